@@ -1,0 +1,54 @@
+# Two images from one file:
+#
+#   docker build -t keyside .                      the agent and the whole command line
+#   docker build -t keyside-exec --target exec .   the exec wrapper alone, to be copied into a step's image:
+#                                                  COPY --from=keyside-exec /keyside-exec /usr/local/bin/
+#
+# Both bases are arguments, for those who mirror images or build on their own.
+ARG BUILDER=docker.io/library/rust:1.95.0-slim-bookworm
+ARG BASE=docker.io/library/debian:bookworm-slim
+
+# --- what both programs are built from -------------------------------------------------------------------------------
+# rust-toolchain.toml is not copied: the builder image is the toolchain, and rustup shall fetch no linters.
+FROM ${BUILDER} AS source
+WORKDIR /source
+COPY . .
+
+# --- the agent -------------------------------------------------------------------------------------------------------
+# Dynamic: a static glibc cannot look up host names. The cache mounts outlive the layer, hence the copy to /out.
+FROM source AS build-agent
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/source/target,sharing=locked \
+    cargo build --release --locked -p keyside \
+    && install -D target/release/keyside /out/keyside
+
+# --- the wrapper alone -----------------------------------------------------------------------------------------------
+# Static, so that it runs in any step's image. A build of its own package: together with the agent, cargo would merge
+# their features. `--target` keeps the static flag away from build scripts and proc-macros, which must load libraries.
+FROM source AS build-exec
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/source/target,sharing=locked \
+    host="$(rustc --print host-tuple)" \
+    && RUSTFLAGS='-C target-feature=+crt-static' \
+    cargo build --profile wrapper --locked --target "${host}" -p keyside-exec-wrapper \
+    && install -D "target/${host}/wrapper/keyside-exec" /out/keyside-exec
+
+FROM scratch AS exec
+COPY --from=build-exec /out/keyside-exec /keyside-exec
+# A step's process has its own user; nothing here needs root.
+USER 10001:10001
+ENTRYPOINT ["/keyside-exec"]
+
+# --- the agent's image: the last stage, so the one that is built unless another is named -----------------------------
+FROM ${BASE} AS agent
+# The socket's directory belongs to the agent and nobody else may write to it, or the agent refuses to listen there. A
+# volume for sharing the socket is mounted over it.
+RUN groupadd --gid 10001 keyside \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin keyside \
+    && install --directory --owner=10001 --group=10001 --mode=0755 /run/keyside
+COPY --from=build-agent /out/keyside /usr/local/bin/keyside
+# By number: an orchestrator that demands a non-root user cannot judge a name.
+USER 10001:10001
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/usr/local/bin/keyside", "health"]
+ENTRYPOINT ["/usr/local/bin/keyside"]
+CMD ["agent"]

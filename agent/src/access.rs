@@ -1,0 +1,283 @@
+//! Which local peer may read, or write, what.
+//!
+//! A peer is who it was when it connected (`SO_PEERCRED`); what it may do is asked on every request. With no grant
+//! configured the agent's own uid may read everything and write to writable back-ends, and nobody else anything. Root
+//! has no grant by itself.
+
+use std::os::fd::AsFd;
+
+use keyside_config::settings::{GrantSettings, SecretPattern};
+
+use crate::sys;
+
+/// The uid and gid that the kernel shows for ids it cannot map: belongs to nobody we know.
+const OVERFLOW_ID: u32 = 65_534;
+
+/// The process at the other end of a connection, as the kernel saw it when it connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its effective uid.
+    pub uid: u32,
+    /// Its effective gid.
+    pub gid: u32,
+    /// Its process id; `None` when it lives in another pid namespace. Never a ground for access.
+    pub pid: Option<u32>,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// The peer of an embedded agent: it is our own process's parent and needs no grant.
+    pub embedded: bool,
+}
+
+impl Peer {
+    /// Asks the kernel who connected.
+    pub fn of(socket: &impl AsFd) -> std::io::Result<Self> {
+        // nix, not rustix: there a pid of 0, which is how another pid namespace shows, has no representation.
+        let credentials = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
+        Ok(Self {
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            pid: u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0),
+            groups: sys::peer_groups(socket.as_fd()),
+            embedded: false,
+        })
+    }
+}
+
+/// The rules in force.
+pub struct Access {
+    own_uid: u32,
+    grants: Vec<GrantSettings>,
+}
+
+/// What one peer may do; made anew for every request.
+pub struct Viewer<'a> {
+    everything: bool,
+    own_uid: bool,
+    grants: Vec<&'a GrantSettings>,
+}
+
+impl Access {
+    /// The rules for an agent that runs as `own_uid`.
+    pub fn new(own_uid: u32, grants: Vec<GrantSettings>) -> Self {
+        Self { own_uid, grants }
+    }
+
+    /// Tells whether any grant is configured.
+    pub fn has_grants(&self) -> bool {
+        !self.grants.is_empty()
+    }
+
+    /// Says what `peer` may do on a listener where only the `allowed` grants count (`None`: all of them). `None` when
+    /// the peer matches nothing.
+    pub fn viewer(&self, peer: &Peer, allowed: Option<&[String]>) -> Option<Viewer<'_>> {
+        if peer.embedded {
+            return Some(Viewer { everything: true, own_uid: true, grants: Vec::new() });
+        }
+        if peer.uid == OVERFLOW_ID {
+            return None;
+        }
+        let own_uid = peer.uid == self.own_uid;
+        if self.grants.is_empty() {
+            return own_uid.then_some(Viewer { everything: true, own_uid, grants: Vec::new() });
+        }
+        let grants: Vec<_> = self
+            .grants
+            .iter()
+            .filter(|grant| allowed.is_none_or(|allowed| allowed.contains(&grant.name)))
+            .filter(|grant| {
+                grant.uids.contains(&peer.uid)
+                    || grant
+                        .gids
+                        .iter()
+                        .any(|gid| *gid != OVERFLOW_ID && (*gid == peer.gid || peer.groups.contains(gid)))
+            })
+            .collect();
+        (own_uid || !grants.is_empty()).then_some(Viewer { everything: false, own_uid, grants })
+    }
+}
+
+impl Viewer<'_> {
+    /// Tells whether any grant matched, so that more than `status` may be asked for.
+    pub fn is_granted(&self) -> bool {
+        self.everything || !self.grants.is_empty()
+    }
+
+    /// Tells whether the peer runs as the agent's own uid.
+    pub fn is_own_uid(&self) -> bool {
+        self.own_uid
+    }
+
+    /// Tells whether the peer may read at least one key of `name`, whatever its keys are.
+    pub fn may_read(&self, name: &str) -> bool {
+        self.everything || self.grants.iter().any(|grant| grant.read.iter().any(|pattern| covers(pattern, name)))
+    }
+
+    /// Tells whether the peer may read every key of `name`.
+    pub fn may_read_whole(&self, name: &str) -> bool {
+        self.everything
+            || self
+                .grants
+                .iter()
+                .any(|grant| grant.read.iter().any(|pattern| covers(pattern, name) && pattern.keys.is_none()))
+    }
+
+    /// Tells whether the peer may read `key` of `name`.
+    pub fn may_read_key(&self, name: &str, key: &str) -> bool {
+        self.everything
+            || self.grants.iter().any(|grant| grant.read.iter().any(|pattern| covers_key(pattern, name, key)))
+    }
+
+    /// Tells whether the peer may write something in `name`.
+    pub fn may_write(&self, name: &str) -> bool {
+        self.everything || self.grants.iter().any(|grant| grant.write.iter().any(|pattern| covers(pattern, name)))
+    }
+
+    /// Tells whether the peer may write `key` of `name`.
+    pub fn may_write_key(&self, name: &str, key: &str) -> bool {
+        self.everything
+            || self.grants.iter().any(|grant| grant.write.iter().any(|pattern| covers_key(pattern, name, key)))
+    }
+
+    /// Tells whether the peer may create, rename or delete `name`: a grant of single keys is not enough.
+    pub fn may_write_whole(&self, name: &str) -> bool {
+        self.everything
+            || self
+                .grants
+                .iter()
+                .any(|grant| grant.write.iter().any(|pattern| covers(pattern, name) && pattern.keys.is_none()))
+    }
+
+    /// Names the grants that matched, for the audit.
+    pub fn grant_names(&self) -> String {
+        if self.everything {
+            return "own-uid".to_owned();
+        }
+        self.grants.iter().map(|grant| grant.name.as_str()).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn covers(pattern: &SecretPattern, name: &str) -> bool {
+    matches(&pattern.secret, name)
+}
+
+fn covers_key(pattern: &SecretPattern, name: &str, key: &str) -> bool {
+    covers(pattern, name) && pattern.keys.as_ref().is_none_or(|keys| keys.iter().any(|wanted| matches(wanted, key)))
+}
+
+/// Matches a pattern in which `*` stands for any run of characters, in linear space and without recursion.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut at, mut in_text) = (0, 0);
+    let mut last_star: Option<(usize, usize)> = None;
+    while in_text < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                last_star = Some((at, in_text));
+                at += 1;
+            }
+            Some(byte) if *byte == text[in_text] => {
+                at += 1;
+                in_text += 1;
+            }
+            _ => match last_star {
+                Some((star, from)) => {
+                    last_star = Some((star, from + 1));
+                    at = star + 1;
+                    in_text = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, gid: u32, groups: &[u32]) -> Peer {
+        Peer { uid, gid, pid: Some(1), groups: groups.to_vec(), embedded: false }
+    }
+
+    fn pattern(secret: &str, keys: Option<&[&str]>) -> SecretPattern {
+        SecretPattern {
+            secret: secret.to_owned(),
+            keys: keys.map(|keys| keys.iter().map(|key| (*key).to_owned()).collect()),
+        }
+    }
+
+    fn grant(name: &str, uids: &[u32], gids: &[u32], read: Vec<SecretPattern>) -> GrantSettings {
+        GrantSettings {
+            name: name.to_owned(),
+            uids: uids.to_vec(),
+            gids: gids.to_vec(),
+            read,
+            write: Vec::new(),
+            admin: false,
+        }
+    }
+
+    #[test]
+    fn without_grants_only_the_agents_own_uid_reads_and_root_is_nobody_special() {
+        let access = Access::new(1000, Vec::new());
+        assert!(access.viewer(&peer(1000, 1, &[]), None).is_some_and(|viewer| viewer.may_read("x")));
+        assert!(access.viewer(&peer(0, 0, &[]), None).is_none());
+        assert!(access.viewer(&peer(1001, 1, &[]), None).is_none());
+    }
+
+    #[test]
+    fn with_a_grant_the_agents_own_uid_keeps_status_but_reads_nothing_by_itself() {
+        let access = Access::new(1000, vec![grant("a", &[7], &[], vec![pattern("*", None)])]);
+        let viewer = access.viewer(&peer(1000, 1, &[]), None).expect("own uid");
+        assert!(viewer.is_own_uid() && !viewer.is_granted() && !viewer.may_read("x"));
+        assert!(access.viewer(&peer(7, 1, &[]), None).is_some_and(|viewer| viewer.may_read("x")));
+    }
+
+    #[test]
+    fn a_supplementary_group_satisfies_a_grant() {
+        let access = Access::new(1, vec![grant("a", &[], &[50], vec![pattern("db", None)])]);
+        assert!(access.viewer(&peer(9, 50, &[]), None).is_some());
+        assert!(access.viewer(&peer(9, 8, &[4, 50]), None).is_some());
+        assert!(access.viewer(&peer(9, 8, &[4]), None).is_none());
+    }
+
+    #[test]
+    fn the_overflow_uid_satisfies_nothing() {
+        let access = Access::new(OVERFLOW_ID, vec![grant("a", &[OVERFLOW_ID], &[], vec![pattern("*", None)])]);
+        assert!(access.viewer(&peer(OVERFLOW_ID, 1, &[]), None).is_none());
+        assert!(Access::new(OVERFLOW_ID, Vec::new()).viewer(&peer(OVERFLOW_ID, 1, &[]), None).is_none());
+    }
+
+    #[test]
+    fn a_grant_of_single_keys_shows_only_those() {
+        let access = Access::new(1, vec![grant("a", &[2], &[], vec![pattern("db", Some(&["pass*"]))])]);
+        let viewer = access.viewer(&peer(2, 2, &[]), None).expect("granted");
+        assert!(viewer.may_read("db") && !viewer.may_read_whole("db"));
+        assert!(viewer.may_read_key("db", "password") && !viewer.may_read_key("db", "user"));
+        assert!(!viewer.may_read("other"));
+    }
+
+    #[test]
+    fn a_listener_may_narrow_the_grants_that_count() {
+        let access = Access::new(1, vec![grant("a", &[2], &[], vec![pattern("*", None)])]);
+        assert!(access.viewer(&peer(2, 2, &[]), Some(&["b".to_owned()])).is_none());
+        assert!(access.viewer(&peer(2, 2, &[]), Some(&["a".to_owned()])).is_some());
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("mlflow_*", "mlflow_secret", true),
+            ("mlflow_*", "mlflow", false),
+            ("*a*b", "xaxbxb", true),
+            ("*a*b", "xaxbx", false),
+            ("a?c", "abc", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The routes of the socket. HTTP serving is known here and nowhere else in the agent; [`respond`] is the only place
+//! where an error becomes a reply. `docs/socket.md` describes every route for users.
+
+mod listing;
+mod read;
+mod request;
+mod resolve;
+pub mod respond;
+mod state;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use keyside_config::settings::LimitSettings;
+use keyside_protocol::code::Code;
+use keyside_protocol::level::ValidationLevel;
+
+use crate::access::{Access, Peer};
+use crate::audit::{Audit, Draft};
+use crate::clock::Tick;
+use crate::pace::Pace;
+use crate::resolver::Resolver;
+use respond::ApiError;
+
+/// A complete reply.
+pub type Reply = Response<Full<Bytes>>;
+
+/// What every request is answered from.
+pub struct Agent {
+    /// The way to values.
+    pub resolver: Arc<Resolver>,
+    /// Who may do what.
+    pub access: Access,
+    /// What was decided.
+    pub audit: Audit,
+    /// Bounds on requests.
+    pub limits: LimitSettings,
+    /// The level of a check that names none.
+    pub level: ValidationLevel,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+    /// When the agent started.
+    pub started: Tick,
+    /// Where it listens, for `status`.
+    pub listeners: Vec<String>,
+    /// Open connections.
+    pub connections: AtomicU64,
+    /// The cache's budget, for `status`.
+    pub max_cache_bytes: u64,
+}
+
+/// What is known of the connection that a request came on.
+pub struct Connection {
+    /// Who connected.
+    pub peer: Peer,
+    /// Which grants count here; `None` means all.
+    pub grants: Option<Arc<[String]>>,
+    /// The connection's deadlines.
+    pub pace: Arc<Pace>,
+}
+
+/// Answers one request: one complete reply, whatever happens.
+pub async fn answer(agent: &Arc<Agent>, connection: &Connection, request: Request<Incoming>) -> Reply {
+    let began = Tick::now();
+    let mut draft = Draft::default();
+    let outcome = tokio::time::timeout(agent.request_timeout, route(agent, connection, request, &mut draft))
+        .await
+        .unwrap_or_else(|_| {
+            Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline").retry())
+        });
+    let code = outcome.as_ref().err().map(|error| error.code);
+    agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));
+    let reply = outcome.unwrap_or_else(respond::problem);
+    connection.pace.replied();
+    reply
+}
+
+async fn route(
+    agent: &Arc<Agent>,
+    connection: &Connection,
+    request: Request<Incoming>,
+    draft: &mut Draft,
+) -> Result<Reply, ApiError> {
+    connection.pace.handling();
+    request::refuse_what_no_client_of_ours_sends(&request)?;
+    let path = request.uri().path();
+    // Probes of life need no grant.
+    match path {
+        "/v1/health" => {
+            only(&request, &[Method::GET])?;
+            request::Query::parse(request.uri().query(), &[])?;
+            return Ok(state::health());
+        }
+        "/v1/ready" => {
+            only(&request, &[Method::GET])?;
+            request::Query::parse(request.uri().query(), &[])?;
+            return state::ready(agent);
+        }
+        _ => {}
+    }
+    let viewer = agent
+        .access
+        .viewer(&connection.peer, connection.grants.as_deref())
+        .ok_or_else(|| refuse_peer(agent, connection, draft))?;
+    if path == "/v1/status" {
+        only(&request, &[Method::GET])?;
+        request::Query::parse(request.uri().query(), &[])?;
+        return Ok(state::status(agent, &viewer));
+    }
+    if !viewer.is_granted() {
+        return Err(refuse_peer(agent, connection, draft));
+    }
+    if agent.audit.is_on() {
+        draft.grant = viewer.grant_names();
+    }
+    let secret_path = path.strip_prefix("/v1/secrets").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    if let Some(rest) = secret_path {
+        return match rest.strip_prefix('/') {
+            None => match only(&request, &[Method::GET, Method::POST])? {
+                Method::POST => write::create(agent, connection, &viewer, request, draft).await,
+                _ => listing::list(agent, &viewer, &request, draft).await,
+            },
+            Some(rest) => {
+                match rest.split_once('/') {
+                    None => {
+                        let method = only(&request, &[Method::GET, Method::PATCH, Method::DELETE])?;
+                        let name = request::name(rest)?.into_owned();
+                        match method {
+                            Method::PATCH => write::update(agent, connection, &viewer, &name, request, draft).await,
+                            Method::DELETE => write::delete(agent, &viewer, &name, &request, draft).await,
+                            _ => read::secret(agent, &viewer, &name, &request, draft).await,
+                        }
+                    }
+                    Some((name, key)) if !key.contains('/') => {
+                        only(&request, &[Method::GET])?;
+                        let (name, key) = (request::name(name)?, request::decode(key)?);
+                        request::valid_key(&key)?;
+                        read::value(agent, &viewer, &name, &key, &request, draft).await
+                    }
+                    Some(_) => Err(ApiError::new(Code::NotFound, "no such route")
+                        .hint("a `/` inside a name or key is written %2F")),
+                }
+            }
+        };
+    }
+    match path {
+        "/v1/resolve" => {
+            only(&request, &[Method::POST])?;
+            resolve::resolve(agent, connection, &viewer, request, draft).await
+        }
+        "/v1/check" => {
+            only(&request, &[Method::POST])?;
+            state::check(agent, connection, &viewer, request, draft).await
+        }
+        "/v1/watch" | "/v1/refresh" | "/v1/purge" | "/v1/shutdown" | "/metrics" => {
+            Err(ApiError::new(Code::NotFound, format!("`{path}` is not in this version of the agent yet")))
+        }
+        _ => Err(ApiError::new(Code::NotFound, "no such route").hint("docs/socket.md lists the routes")),
+    }
+}
+
+fn refuse_peer(agent: &Agent, connection: &Connection, draft: &mut Draft) -> ApiError {
+    draft.operation = "connect";
+    let uid = connection.peer.uid;
+    let hint = if agent.access.has_grants() {
+        format!("add a [grant.NAME] with uid = [{uid}] to the agent's configuration")
+    } else {
+        format!("without a [grant.NAME] only the agent's own uid is served; add one with uid = [{uid}]")
+    };
+    ApiError::new(Code::PeerRefused, format!("uid {uid} matches no grant of this agent")).hint(hint)
+}
+
+fn only<B>(request: &Request<B>, methods: &'static [Method]) -> Result<Method, ApiError> {
+    if methods.contains(request.method()) {
+        return Ok(request.method().clone());
+    }
+    let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    Err(ApiError::new(Code::MethodNotAllowed, format!("this route takes {allow}")).allow(allow))
+}

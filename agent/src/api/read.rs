@@ -1,0 +1,238 @@
+//! `GET /v1/secrets/{name}` and `GET /v1/secrets/{name}/{key}`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use hyper::body::Incoming;
+use keyside_protocol::code::Code;
+use keyside_protocol::json::{SecretBuffer, push_string, push_values};
+
+use super::request::Query;
+use super::respond::{ApiError, plain, secret_json};
+use super::{Agent, Reply};
+use crate::access::Viewer;
+use crate::audit::Draft;
+use crate::backend::BackendError;
+use crate::cache::{Cached, Hit, Want};
+use crate::near_miss::nearest;
+use crate::resolver::{Found, Selection};
+
+/// Answers with the granted pairs of one secret.
+pub(super) async fn secret(
+    agent: &Arc<Agent>,
+    viewer: &Viewer<'_>,
+    name: &str,
+    request: &Request<Incoming>,
+    draft: &mut Draft,
+) -> Result<Reply, ApiError> {
+    let selection = Query::parse(request.uri().query(), &["backend", "scope"])?.selection(&agent.resolver)?;
+    if !viewer.may_read(name) {
+        return Err(outside(agent, draft, name.to_owned()));
+    }
+    let found = find(agent, viewer, name, selection, want(request.headers()), draft, || name.to_owned()).await?;
+    let cached = &found.hit.cached;
+    let etag = etag(agent.resolver.instance(), cached.revision);
+    if matches_etag(request.headers(), &etag) {
+        return Ok(not_modified(etag));
+    }
+    let description = &cached.secret.description;
+    let mut body = SecretBuffer::with_capacity(cached.secret.values.byte_size() * 5 / 4 + 512);
+    body.push(b"{\"name\":");
+    push_string(&mut body, &description.name);
+    body.push(b",\"id\":");
+    push_optional(&mut body, description.id.as_deref());
+    body.push(b",\"scope\":");
+    push_optional(&mut body, description.scope_label);
+    body.push(b",\"backend\":");
+    push_string(&mut body, &agent.resolver.sources()[found.backend].name);
+    body.push(b",\"instance\":");
+    push_string(&mut body, agent.resolver.instance());
+    body.push(b",");
+    push_state(&mut body, &found.hit);
+    body.push(b",\"values\":");
+    push_granted(&mut body, viewer, name, cached);
+    body.push(b"}");
+    let mut reply = secret_json(body);
+    reply.headers_mut().insert(ETAG, etag);
+    Ok(reply)
+}
+
+/// Answers with the raw bytes of one value.
+pub(super) async fn value(
+    agent: &Arc<Agent>,
+    viewer: &Viewer<'_>,
+    name: &str,
+    key: &str,
+    request: &Request<Incoming>,
+    draft: &mut Draft,
+) -> Result<Reply, ApiError> {
+    let selection = match request.uri().query() {
+        None => Selection::default(),
+        query => Query::parse(query, &["backend", "scope"])?.selection(&agent.resolver)?,
+    };
+    let label = || format!("{name}.{key}");
+    if !viewer.may_read_key(name, key) {
+        return Err(outside(agent, draft, label()));
+    }
+    let found = find(agent, viewer, name, selection, want(request.headers()), draft, label).await?;
+    let cached = &found.hit.cached;
+    if cached.secret.values.get(key).is_none() {
+        let backend = &agent.resolver.sources()[found.backend].name;
+        let what = format!("secret `{name}` in back-end `{backend}` has no key `{key}`");
+        let granted = cached.secret.values.keys().filter(|key| viewer.may_read_key(name, key));
+        let error = ApiError::new(Code::KeyNotFound, what);
+        return Err(match nearest(key, granted) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error,
+        });
+    }
+    let etag = etag(agent.resolver.instance(), cached.revision);
+    if matches_etag(request.headers(), &etag) {
+        return Ok(not_modified(etag));
+    }
+    let body = ValueBody { cached: Arc::clone(cached), key: key.to_owned() };
+    let mut reply = plain(200, "application/octet-stream", Bytes::from_owner(body));
+    let headers = reply.headers_mut();
+    headers.insert(ETAG, etag);
+    headers.insert("keyside-version", header_text(&cached.secret.description.version));
+    headers.insert("keyside-stale", HeaderValue::from_static(if found.hit.stale { "true" } else { "false" }));
+    headers.insert(AGE, HeaderValue::from(found.hit.age.as_secs()));
+    Ok(reply)
+}
+
+/// The bytes of one value inside a shared secret, sent without another copy of ours.
+struct ValueBody {
+    cached: Arc<Cached>,
+    key: String,
+}
+
+impl AsRef<[u8]> for ValueBody {
+    fn as_ref(&self) -> &[u8] {
+        // expose: to the socket, as the reply's body.
+        self.cached.secret.values.get(&self.key).map_or(&[], |value| value.expose())
+    }
+}
+
+async fn find(
+    agent: &Arc<Agent>,
+    viewer: &Viewer<'_>,
+    name: &str,
+    selection: Selection,
+    want: Want,
+    draft: &mut Draft,
+    label: impl Fn() -> String,
+) -> Result<Found, ApiError> {
+    if agent.audit.blocks() {
+        return Err(audit_unavailable());
+    }
+    draft.operation = "read";
+    let result = agent.resolver.secret(name, selection, want).await;
+    if agent.audit.is_on() || matches!(&result, Err(miss) if matches!(miss.error, BackendError::Denied { .. })) {
+        draft.secrets.push(label());
+    }
+    if let (true, Ok(found)) = (agent.audit.is_on(), &result) {
+        draft.cache = cache_state(found);
+        draft.backend.clone_from(&agent.resolver.sources()[found.backend].name);
+        draft.version.clone_from(&found.hit.cached.secret.description.version);
+    }
+    result.map_err(|miss| {
+        let near = (miss.error == BackendError::NotFound)
+            .then(|| agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate)))
+            .flatten();
+        ApiError::from_miss(&agent.resolver, name, &miss, near)
+    })
+}
+
+/// Says how a value was come by, for the audit.
+pub(super) fn cache_state(found: &Found) -> &'static str {
+    match (found.called, found.hit.stale) {
+        (_, true) => "stale",
+        (true, false) => "miss",
+        (false, false) => "hit",
+    }
+}
+
+/// The reply while the audit log is required and cannot be written.
+pub(super) fn audit_unavailable() -> ApiError {
+    ApiError::new(Code::AuditUnavailable, "the audit log cannot be written, and it is required")
+        .hint("see the agent's log; [audit] path names the file")
+        .retry()
+}
+
+fn outside(agent: &Agent, draft: &mut Draft, label: String) -> ApiError {
+    if agent.audit.is_on() {
+        draft.operation = "read";
+        draft.secrets.push(label);
+    }
+    ApiError::outside_grant()
+}
+
+/// Reads the caller's `Cache-Control`.
+pub(super) fn want(headers: &HeaderMap) -> Want {
+    let no_cache = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"));
+    if no_cache { Want::Forced } else { Want::Usual }
+}
+
+/// Returns `"<instance>-<revision>"`.
+pub(super) fn etag(instance: &str, revision: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{instance}-{revision}\"")).expect("an instance id is hexadecimal")
+}
+
+fn matches_etag(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    headers.get_all(IF_NONE_MATCH).iter().any(|value| lists_etag(value, etag))
+}
+
+/// Tells whether an `If-Match` or `If-None-Match` value names `etag`; weak tags compare as their opaque part.
+pub(super) fn lists_etag(value: &HeaderValue, etag: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|list| {
+        list.split(',')
+            .map(str::trim)
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == etag.as_bytes())
+    })
+}
+
+fn not_modified(etag: HeaderValue) -> Reply {
+    let mut reply = plain(304, "application/octet-stream", Bytes::new());
+    reply.headers_mut().remove(http::header::CONTENT_TYPE);
+    reply.headers_mut().insert(ETAG, etag);
+    reply
+}
+
+/// A version is opaque and may hold anything; what a header cannot carry is percent-encoded.
+fn header_text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| {
+        let encoded: String = text
+            .bytes()
+            .map(|byte| if byte.is_ascii_graphic() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+            .collect();
+        HeaderValue::try_from(encoded).expect("only graphic ASCII is left")
+    })
+}
+
+/// Appends `"version":...,"revision":...,"stale":...,"age_seconds":...`.
+pub(super) fn push_state(body: &mut SecretBuffer, hit: &Hit) {
+    body.push(b"\"version\":");
+    push_string(body, &hit.cached.secret.description.version);
+    let state =
+        format!(",\"revision\":{},\"stale\":{},\"age_seconds\":{}", hit.cached.revision, hit.stale, hit.age.as_secs());
+    body.push(state.as_bytes());
+}
+
+/// Appends the pairs that the viewer may read.
+pub(super) fn push_granted(body: &mut SecretBuffer, viewer: &Viewer<'_>, name: &str, cached: &Cached) {
+    push_values(body, cached.secret.values.iter().filter(|(key, _)| viewer.may_read_key(name, key)));
+}
+
+fn push_optional(body: &mut SecretBuffer, text: Option<&str>) {
+    match text {
+        Some(text) => push_string(body, text),
+        None => body.push(b"null"),
+    }
+}

@@ -1,0 +1,274 @@
+//! `POST /v1/resolve`: everything a step needs, as one consistent set, or every failure at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+use keyside_protocol::code::Code;
+use keyside_protocol::json::{SecretBuffer, push_string, push_value};
+use keyside_protocol::message::{Failure, ResolveRequest};
+use keyside_protocol::name::check_name;
+use keyside_protocol::reference::Reference;
+use keyside_protocol::template::Template;
+use keyside_protocol::value::SecretValue;
+
+use super::read::{audit_unavailable, cache_state, push_granted, push_state};
+use super::respond::{ApiError, code_of, describe, secret_json};
+use super::{Agent, Connection, Reply, request};
+use crate::access::Viewer;
+use crate::audit::Draft;
+use crate::backend::BackendError;
+use crate::near_miss::nearest;
+use crate::resolver::{Found, Incomplete, Miss};
+
+/// What one caller's id asks for.
+enum Wanted {
+    Template(Template),
+    Reference(Reference),
+}
+
+impl Wanted {
+    fn references(&self) -> Vec<&Reference> {
+        match self {
+            Self::Template(template) => template.references().collect(),
+            Self::Reference(reference) => vec![reference],
+        }
+    }
+}
+
+/// Answers a resolve.
+pub(super) async fn resolve(
+    agent: &Arc<Agent>,
+    connection: &Connection,
+    viewer: &Viewer<'_>,
+    request: Request<Incoming>,
+    draft: &mut Draft,
+) -> Result<Reply, ApiError> {
+    draft.operation = "resolve";
+    request::Query::parse(request.uri().query(), &[])?;
+    let asked: ResolveRequest = request::json(request, agent.limits.request, &connection.pace).await?;
+    if agent.audit.blocks() {
+        return Err(audit_unavailable());
+    }
+    let mut failures = Failures::default();
+    let wanted = parse(&asked, &mut failures);
+
+    let mut names = BTreeSet::new();
+    for reference in wanted.values().flat_map(Wanted::references) {
+        let (name, key) = (reference.name(), reference.key());
+        if agent.audit.is_on() {
+            draft.secrets.push(format!("{name}.{key}"));
+        }
+        // Outside the grant: decided before any look-up.
+        if !viewer.may_read(name) {
+            failures.add(reference.to_string(), Code::SecretNotFound, Vec::new(), false, None);
+        } else if !viewer.may_read_key(name, key) {
+            failures.add(reference.to_string(), Code::KeyNotFound, Vec::new(), false, None);
+        } else {
+            names.insert(name);
+        }
+    }
+    for name in &asked.secrets {
+        if agent.audit.is_on() {
+            draft.secrets.push(name.clone());
+        }
+        if let Err(error) = check_name(name) {
+            let hint = Some(format!("not a secret's name: {error}"));
+            failures.add(name.clone(), Code::InvalidReference, Vec::new(), false, hint);
+        } else if viewer.may_read(name) {
+            names.insert(name);
+        } else {
+            failures.add(name.clone(), Code::SecretNotFound, Vec::new(), false, None);
+        }
+    }
+
+    let names: Vec<&str> = names.into_iter().collect();
+    let (generation, secrets, misses) = match agent.resolver.generation(&names).await {
+        Ok(generation) => (Some(generation.id), generation.secrets, BTreeMap::new()),
+        Err(Incomplete { secrets, misses }) => (None, secrets, misses),
+    };
+    for reference in wanted.values().flat_map(Wanted::references) {
+        let (name, key) = (reference.name(), reference.key());
+        if let Some(miss) = misses.get(name) {
+            add_miss(agent, viewer, &mut failures, reference.to_string(), name, miss);
+        } else if let Some(found) = secrets.get(name)
+            && found.hit.cached.secret.values.get(key).is_none()
+        {
+            let backend = agent.resolver.sources()[found.backend].name.clone();
+            let granted = found.hit.cached.secret.values.keys().filter(|key| viewer.may_read_key(name, key));
+            let hint = nearest(key, granted).map(|near| format!("did you mean `{near}`?"));
+            failures.add(reference.to_string(), Code::KeyNotFound, vec![backend], false, hint);
+        }
+    }
+    for name in &asked.secrets {
+        if let Some(miss) = misses.get(name) {
+            add_miss(agent, viewer, &mut failures, name.clone(), name, miss);
+        }
+    }
+    if agent.audit.is_on() {
+        let states: BTreeSet<_> = secrets.values().map(cache_state).collect();
+        draft.cache = if states.contains("miss") { "miss" } else { states.first().copied().unwrap_or_default() };
+    }
+    let values = if failures.is_empty() { render(&wanted, &secrets, &mut failures) } else { BTreeMap::new() };
+    match generation {
+        Some(generation) if failures.is_empty() => {
+            Ok(secret_json(write_reply(viewer, &generation, &values, &asked.secrets, &secrets)))
+        }
+        _ => Err(failures.into_error()),
+    }
+}
+
+fn parse<'a>(asked: &'a ResolveRequest, failures: &mut Failures) -> BTreeMap<&'a str, Wanted> {
+    let mut wanted = BTreeMap::new();
+    for (id, text) in &asked.templates {
+        match Template::parse(text) {
+            Ok(template) => {
+                wanted.insert(id.as_str(), Wanted::Template(template));
+            }
+            Err(error) => {
+                let hint = Some(format!("`{id}`: {error}"));
+                failures.add(error.snippet, Code::InvalidReference, Vec::new(), false, hint);
+            }
+        }
+    }
+    for (id, text) in &asked.references {
+        match Reference::parse(text) {
+            // One id can name one value only.
+            Ok(_) if wanted.contains_key(id.as_str()) => {
+                let hint = Some(format!("`{id}` stands in `templates` and in `references`"));
+                failures.add(text.clone(), Code::InvalidReference, Vec::new(), false, hint);
+            }
+            Ok(reference) => {
+                wanted.insert(id.as_str(), Wanted::Reference(reference));
+            }
+            Err(error) => {
+                let shown: String = text.chars().take(64).collect();
+                failures.add(shown, Code::InvalidReference, Vec::new(), false, Some(format!("`{id}`: {error}")));
+            }
+        }
+    }
+    wanted
+}
+
+fn add_miss(agent: &Agent, viewer: &Viewer<'_>, failures: &mut Failures, reference: String, name: &str, miss: &Miss) {
+    let backends = miss.asked.iter().map(|backend| agent.resolver.sources()[*backend].name.clone()).collect();
+    let hint = if miss.error == BackendError::NotFound {
+        let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
+        near.map(|near| format!("did you mean `{near}`?"))
+    } else {
+        let what = describe(&agent.resolver, name, miss);
+        Some(miss.error.hint().map_or_else(|| what.clone(), |hint| format!("{what}; {hint}")))
+    };
+    failures.add(reference, code_of(&miss.error), backends, miss.error.is_transient(), hint);
+}
+
+fn render<'a>(
+    wanted: &BTreeMap<&'a str, Wanted>,
+    secrets: &BTreeMap<String, Found>,
+    failures: &mut Failures,
+) -> BTreeMap<&'a str, SecretValue> {
+    let value_of = |reference: &Reference| {
+        secrets[reference.name()]
+            .hit
+            .cached
+            .secret
+            .values
+            .get(reference.key())
+            .expect("a missing key is a failure, and with failures nothing is rendered")
+    };
+    let mut values = BTreeMap::new();
+    for (id, wanted) in wanted {
+        match wanted {
+            Wanted::Reference(reference) => {
+                // expose: copied into the reply's wiped buffer below.
+                values.insert(*id, SecretValue::copy_of(value_of(reference).expose()));
+            }
+            Wanted::Template(template) => match template.render(value_of) {
+                Ok(value) => {
+                    values.insert(*id, value);
+                }
+                Err(error) => {
+                    let reference = template.references().next().map(ToString::to_string).unwrap_or_default();
+                    failures.add(
+                        reference,
+                        Code::InvalidReference,
+                        Vec::new(),
+                        false,
+                        Some(format!("`{id}`: {error}")),
+                    );
+                }
+            },
+        }
+    }
+    values
+}
+
+fn write_reply(
+    viewer: &Viewer<'_>,
+    generation: &str,
+    values: &BTreeMap<&str, SecretValue>,
+    whole: &[String],
+    secrets: &BTreeMap<String, Found>,
+) -> SecretBuffer {
+    let size: usize = values.values().map(SecretValue::len).sum::<usize>()
+        + whole.iter().map(|name| secrets[name].hit.cached.secret.values.byte_size()).sum::<usize>();
+    let mut body = SecretBuffer::with_capacity(size * 5 / 4 + 256 + 64 * values.len());
+    body.push(b"{\"generation\":");
+    push_string(&mut body, generation);
+    body.push(b",\"values\":{");
+    for (index, (id, value)) in values.iter().enumerate() {
+        if index > 0 {
+            body.push(b",");
+        }
+        push_string(&mut body, id);
+        body.push(b":");
+        push_value(&mut body, value);
+    }
+    body.push(b"},\"secrets\":{");
+    let whole: BTreeSet<&String> = whole.iter().collect();
+    for (index, name) in whole.into_iter().enumerate() {
+        if index > 0 {
+            body.push(b",");
+        }
+        let hit = &secrets[name].hit;
+        push_string(&mut body, name);
+        body.push(b":{");
+        push_state(&mut body, hit);
+        body.push(b",\"values\":");
+        push_granted(&mut body, viewer, name, &hit.cached);
+        body.push(b"}");
+    }
+    body.push(b"}}");
+    body
+}
+
+/// Every failure once, in the order found.
+#[derive(Default)]
+struct Failures(Vec<Failure>);
+
+impl Failures {
+    fn add(&mut self, reference: String, code: Code, backends: Vec<String>, retry: bool, hint: Option<String>) {
+        let failure = Failure { reference, code, backends, retry, hint };
+        if !self.0.contains(&failure) {
+            self.0.push(failure);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// 503 when every failure is transient, else 422.
+    fn into_error(self) -> ApiError {
+        let what = match self.0.len() {
+            1 => "1 reference could not be resolved".to_owned(),
+            count => format!("{count} references could not be resolved"),
+        };
+        if self.0.iter().all(|failure| failure.retry) {
+            ApiError::new(Code::BackendUnavailable, what).retry().failures(self.0)
+        } else {
+            ApiError::new(Code::Unresolved, what).failures(self.0)
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Places that store secrets. One file or folder a back-end; [`open`] is the one list of all of them.
+//!
+//! A back-end never caches and never logs a value. It answers or fails; freshness, staleness and retries are decided
+//! above it, by the error's class alone.
+
+#[cfg(test)]
+pub mod contract;
+#[cfg(test)]
+pub mod fake;
+#[cfg(feature = "zenml-sql")]
+pub mod zenml_sql;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keyside_config::settings::{BackendKind, BackendSettings};
+use keyside_protocol::value::{SecretValue, SecretValues};
+
+/// Whose namespace a secret lies in: ZenML's private and public, or user and workspace before 0.80.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Private (0.80 and later) or user scope (before).
+    Private,
+    /// Public (0.80 and later) or workspace scope (before); the only one where a back-end has no scopes.
+    Public,
+}
+
+/// Which scopes a look-up may take a secret from, in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scopes {
+    /// The private one hides the public one of the same name.
+    PrivateFirst,
+    /// The public one hides the private one: the order of ZenML 0.80 and later.
+    PublicFirst,
+    /// Only the private one.
+    PrivateOnly,
+    /// Only the public one.
+    PublicOnly,
+}
+
+impl Scopes {
+    /// Returns the scopes in the order they are tried.
+    pub fn order(self) -> &'static [Scope] {
+        match self {
+            Self::PrivateFirst => &[Scope::Private, Scope::Public],
+            Self::PublicFirst => &[Scope::Public, Scope::Private],
+            Self::PrivateOnly => &[Scope::Private],
+            Self::PublicOnly => &[Scope::Public],
+        }
+    }
+}
+
+/// What is known of a secret without reading its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Exact, case-sensitive.
+    pub name: String,
+    /// Where it lies.
+    pub scope: Scope,
+    /// What that scope is called there: `private`, `public`, `user`, `workspace`; `None` without scopes.
+    pub scope_label: Option<&'static str>,
+    /// The back-end's own id; a dashed UUID in ZenML's stores.
+    pub id: Option<String>,
+    /// Changes whenever the values change; opaque.
+    pub version: String,
+    /// The keys in byte order where they are known without reading values.
+    pub keys: Option<Vec<String>>,
+}
+
+/// A secret with its values.
+pub struct Secret {
+    /// Everything but the values; `keys` is `None` (the values have them).
+    pub description: Description,
+    /// The pairs; may be empty.
+    pub values: SecretValues,
+}
+
+/// Why a back-end did not answer with what was asked. The class decides what happens to a cached value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// Authoritative: the back-end definitely has no such secret.
+    #[error("no such secret")]
+    NotFound,
+    /// Authoritative: the back-end refuses this secret to us.
+    #[error("{what}")]
+    Denied {
+        /// What was refused.
+        what: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// The back-end could not answer now; trying again may help.
+    #[error("{what}")]
+    Transient {
+        /// What failed.
+        what: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// Our own access is wrong: a login, a key, a setting. Says nothing about any one secret.
+    #[error("{what}")]
+    Identity {
+        /// What failed.
+        what: String,
+        /// The setting to look at.
+        hint: Option<String>,
+    },
+    /// The secret is there but cannot be served: larger than the limit, or not what the layout promises.
+    #[error("{what}")]
+    Unusable {
+        /// What is wrong with it.
+        what: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+}
+
+impl BackendError {
+    /// Tells whether this is the back-end's own, final word on the secret.
+    pub fn is_authoritative(&self) -> bool {
+        matches!(self, Self::NotFound | Self::Denied { .. })
+    }
+
+    /// Tells whether trying the same again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+
+    /// Returns the advice, if any.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::NotFound => None,
+            Self::Denied { hint, .. }
+            | Self::Transient { hint, .. }
+            | Self::Identity { hint, .. }
+            | Self::Unusable { hint, .. } => hint.as_deref(),
+        }
+    }
+}
+
+/// What a back-end can do beyond the trait's minimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// [`Backend::describe`] fills `keys` without reading values.
+    pub keys_without_values: bool,
+    /// [`Backend::list`] is one cheap query for all secrets, complete and consistent, so it serves as change detection.
+    pub cheap_list: bool,
+}
+
+/// Reads secrets. Calls may come concurrently; each ends within the deadline its caller puts around it, and dropping
+/// the future cancels it.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Says what this back-end can do; constant.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Reads the secret of exactly `name` from the first scope that has it.
+    ///
+    /// Errors: `NotFound` when no wanted scope has it; the others as [`BackendError`] says.
+    async fn fetch(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError>;
+
+    /// Describes each of `names` without reading any value, in the order asked; `None` is a definite absence.
+    async fn describe(&self, names: &[&str], scopes: Scopes) -> Result<Vec<Option<Description>>, BackendError>;
+
+    /// Describes every secret we may see, in every scope, without reading any value; order not promised.
+    async fn list(&self) -> Result<Vec<Description>, BackendError>;
+
+    /// Ends connections; further calls fail. Called once at shutdown.
+    async fn close(&self) {}
+}
+
+/// Why a write did not happen; nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// A secret of that name (and scope) is there already.
+    #[error("{0}")]
+    Exists(String),
+    /// The name lies in more than one scope and none was named.
+    #[error("{what}")]
+    Ambiguous {
+        /// The choice, in words.
+        what: String,
+    },
+    /// A key to remove is not there.
+    #[error("the secret has no key `{0}`")]
+    KeyNotFound(String),
+    /// The back-end cannot hold this: a name, a size, a value that is not text.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong.
+        what: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// The version is not the one the caller named.
+    #[error("the secret has changed since")]
+    VersionMismatch,
+    /// Everything that can also go wrong when reading.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// A change to one secret. `None` leaves things as they are.
+#[derive(Default)]
+pub struct Update {
+    /// The new name.
+    pub rename: Option<String>,
+    /// The new scope.
+    pub scope: Option<Scope>,
+    /// Keys to set, or to remove (`None`).
+    pub values: Vec<(String, Option<SecretValue>)>,
+    /// The version the caller saw; the write fails when it is no longer that.
+    pub if_version: Option<String>,
+}
+
+/// Writes secrets; implemented only where ZenML's own layout can be written exactly.
+#[async_trait]
+pub trait WriteBackend: Send + Sync {
+    /// Creates a secret.
+    async fn create(&self, name: &str, scope: Scope, values: SecretValues) -> Result<Description, WriteError>;
+
+    /// Changes the secret of exactly `name`; merges values.
+    async fn update(&self, name: &str, scope: Option<Scope>, update: Update) -> Result<Description, WriteError>;
+
+    /// Deletes the secret of exactly `name`; `if_version` as in [`Update`].
+    async fn delete(
+        &self,
+        name: &str,
+        scope: Option<Scope>,
+        if_version: Option<&str>,
+    ) -> Result<Description, WriteError>;
+}
+
+/// One opened back-end: its reader, and its writer where the settings say `writable = true`.
+pub struct Opened {
+    /// Reads.
+    pub reader: Arc<dyn Backend>,
+    /// Writes; `None` unless the back-end is writable by its settings and by its nature.
+    pub writer: Option<Arc<dyn WriteBackend>>,
+}
+
+/// Opens the back-end that `settings` describe: the one list of all back-ends. Makes no call yet.
+///
+/// `max_value` is `[limits] value`: no single value larger than this many bytes is accepted.
+///
+/// Errors: `Identity` when the settings cannot work (a key file that cannot be read, for one).
+pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, BackendError> {
+    match &settings.kind {
+        #[cfg(feature = "zenml-sql")]
+        BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
+        #[cfg(not(feature = "zenml-sql"))]
+        BackendKind::ZenmlSql(_) => Err(BackendError::Identity {
+            what: format!("back-end `{}`: this program was built without `zenml-sql`", settings.name),
+            hint: Some("build it with `--features zenml-sql`".into()),
+        }),
+    }
+}

@@ -1,0 +1,105 @@
+//! ZenML's own tables in an SQLite file: read beside a live ZenML, and written as ZenML 0.80 and later writes them.
+//!
+//! `era` tells from the columns which ZenML made the table; `sqlite` keeps connections and never a lock between two
+//! statements; `read` and `write` are the statements; `error` turns SQLite's result codes into classes; `create` makes
+//! a new store. The encoding of the values is [`crate::layout::zenml`].
+
+mod create;
+mod era;
+mod error;
+mod read;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keyside_config::settings::{BackendSettings, ZenmlSqlSettings};
+use keyside_protocol::value::SecretValues;
+
+pub use self::create::create_store;
+use self::error::Place;
+use self::sqlite::Connections;
+use self::write::OwnWrites;
+use super::{
+    Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Update, WriteBackend, WriteError,
+};
+use crate::layout::zenml::StoreKey;
+
+/// One data base of ZenML.
+struct ZenmlSql {
+    place: Place,
+    connections: Connections,
+    key: Option<StoreKey>,
+    key_origin: String,
+    user: Option<String>,
+    user_required: bool,
+    workspace: Option<String>,
+    max_value: u64,
+    own_writes: OwnWrites,
+}
+
+/// Opens the back-end that `settings` and `sql` describe. Touches no file yet: a store may appear later.
+pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Result<Opened, BackendError> {
+    let place = Place { backend: settings.name.clone(), path: sql.path.clone() };
+    let store = Arc::new(ZenmlSql {
+        connections: Connections::new(place.clone(), settings.timeout, settings.parallelism),
+        place,
+        key: sql.encryption_key.as_ref().and_then(|key| StoreKey::derive(&key.text)),
+        key_origin: sql.encryption_key.as_ref().map_or_else(String::new, |key| key.origin.clone()),
+        user: sql.user.clone(),
+        user_required: sql.user_required,
+        workspace: sql.workspace.clone(),
+        max_value,
+        own_writes: OwnWrites::default(),
+    });
+    let writer = settings.writable.then(|| Arc::clone(&store) as Arc<dyn WriteBackend>);
+    Ok(Opened { reader: store, writer })
+}
+
+#[async_trait]
+impl Backend for ZenmlSql {
+    fn capabilities(&self) -> Capabilities {
+        // Keys lie inside the encoded values.
+        Capabilities { keys_without_values: false, cheap_list: true }
+    }
+
+    async fn fetch(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {
+        self.read_secret(name, scopes).await
+    }
+
+    async fn describe(&self, names: &[&str], scopes: Scopes) -> Result<Vec<Option<Description>>, BackendError> {
+        self.describe_secrets(names, scopes).await
+    }
+
+    async fn list(&self) -> Result<Vec<Description>, BackendError> {
+        self.list_secrets().await
+    }
+
+    async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
+#[async_trait]
+impl WriteBackend for ZenmlSql {
+    async fn create(&self, name: &str, scope: Scope, values: SecretValues) -> Result<Description, WriteError> {
+        self.create_secret(name, scope, values).await
+    }
+
+    async fn update(&self, name: &str, scope: Option<Scope>, update: Update) -> Result<Description, WriteError> {
+        self.update_secret(name, scope, update).await
+    }
+
+    async fn delete(
+        &self,
+        name: &str,
+        scope: Option<Scope>,
+        if_version: Option<&str>,
+    ) -> Result<Description, WriteError> {
+        self.delete_secret(name, scope, if_version).await
+    }
+}

@@ -1,0 +1,77 @@
+//! Naive UTC timestamps as ZenML (SQLAlchemy on SQLite) writes them: `YYYY-MM-DD HH:MM:SS.ffffff`.
+
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+/// Returns the time now.
+pub(super) fn now() -> String {
+    write(utc(Timestamp::now()))
+}
+
+/// Returns the time now, or one that differs from `before` if the clock stands there still.
+pub(super) fn now_unlike(before: &str) -> String {
+    let now = now();
+    if now != before {
+        return now;
+    }
+    let later = parse(&now).and_then(|time| time.checked_add(SignedDuration::from_micros(1)).ok());
+    later.map_or(now, write)
+}
+
+/// Returns how long ago `text` was; `None` when it is no timestamp or lies in the future.
+pub(super) fn age(text: &str) -> Option<Duration> {
+    utc(Timestamp::now()).duration_since(parse(text)?).try_into().ok()
+}
+
+fn utc(timestamp: Timestamp) -> DateTime {
+    timestamp.to_zoned(TimeZone::UTC).datetime()
+}
+
+fn parse(text: &str) -> Option<DateTime> {
+    text.parse().ok()
+}
+
+fn write(time: DateTime) -> String {
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}",
+        time.year(),
+        time.month(),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.subsec_nanosecond() / 1000
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_has_six_digits_of_a_second() {
+        let check = |text: &str, expected: &str| assert_eq!(write(parse(text).expect("a time")), expected);
+        check("2026-11-22 19:09:05.905544", "2026-11-22 19:09:05.905544");
+        check("2026-01-02T03:04:05", "2026-01-02 03:04:05.000000");
+        check("2026-01-02 03:04:05.000001999", "2026-01-02 03:04:05.000001");
+    }
+
+    #[test]
+    fn two_changes_never_have_one_timestamp() {
+        assert_ne!(now_unlike("2026-11-22 19:09:05.905544"), "2026-11-22 19:09:05.905544");
+        for _ in 0..1000 {
+            let before = now();
+            assert_ne!(now_unlike(&before), before);
+        }
+    }
+
+    #[test]
+    fn the_age_of_the_future_is_unknown() {
+        assert!(age(&now()).is_some_and(|age| age < Duration::from_secs(60)));
+        assert_eq!(age("9999-01-01 00:00:00.000000"), None);
+        assert_eq!(age("yesterday"), None);
+    }
+}

@@ -1,0 +1,393 @@
+//! Writing as ZenML 0.80 and later writes: one transaction a call, so that a reader sees all of it or nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keyside_protocol::name::{check_key, check_name};
+use keyside_protocol::value::{SecretValue, SecretValues};
+use sqlx::{AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, Transaction};
+use zeroize::Zeroize as _;
+
+use super::super::{BackendError, Description, Scope, Scopes, Update, WriteError};
+use super::error::Doing;
+use super::read::{Row, Stored, View, choose, columns, stored_values};
+use super::sqlite::{text, truth};
+use super::{ZenmlSql, timestamp};
+use crate::layout::zenml::{EncodeError, NONCE_BYTES, encode};
+
+/// Versions that we wrote ourselves a moment ago: their values were committed with them and need no second look.
+#[derive(Default)]
+pub(super) struct OwnWrites(Mutex<VecDeque<String>>);
+
+impl OwnWrites {
+    const MOST: usize = 64;
+
+    pub(super) fn contains(&self, version: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|own| own == version)
+    }
+
+    fn remember(&self, version: String) {
+        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.truncate(Self::MOST - 1);
+        versions.push_front(version);
+    }
+}
+
+/// The column `values` as ZenML binds it: base64 text; plain ones become a BLOB and encrypted ones TEXT.
+struct Encoded {
+    text: Arc<str>,
+    as_blob: bool,
+}
+
+impl Encoded {
+    /// The SQL for the column, when `text` is bound as `?1`.
+    fn sql(&self) -> &'static str {
+        if self.as_blob { "CAST(?1 AS BLOB)" } else { "?1" }
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        // The statement's own reference is gone once it has ended.
+        if let Some(text) = Arc::get_mut(&mut self.text) {
+            text.zeroize();
+        }
+    }
+}
+
+impl ZenmlSql {
+    pub(super) async fn create_secret(
+        &self,
+        name: &str,
+        scope: Scope,
+        values: SecretValues,
+    ) -> Result<Description, WriteError> {
+        valid_name(name)?;
+        for key in values.keys() {
+            valid_key(key)?;
+        }
+        let encoded = self.encode(&values)?;
+        let mut connection = self.connections.writer().await?;
+        let mut transaction = self.begin(name, &mut connection).await?;
+        let view = self.writable_view(&mut transaction).await?;
+        let owner = self.new_owner(&mut transaction, &view, scope).await?;
+        self.refuse_clash(&mut transaction, name, scope, &owner, "").await?;
+        let now = timestamp::now();
+        let row =
+            Row { id: new_id(), name: name.to_owned(), scope, created: now.clone(), updated: now, empty: false };
+        let (internal, zero) = if view.era.has_internal() { (", internal", ", 0") } else { ("", "") };
+        let value = encoded.sql();
+        // Built from constants; everything from outside is bound.
+        let sql = AssertSqlSafe(format!(
+            "INSERT INTO secret (\"values\", id, created, updated, name, private, user_id{internal}) \
+             VALUES ({value}, ?2, ?3, ?3, ?4, ?5, ?6{zero})"
+        ));
+        let query = sqlx::query(sql).persistent(false).bind(Arc::clone(&encoded.text)).bind(&row.id);
+        let query = query.bind(&row.created).bind(&row.name).bind(scope == Scope::Private).bind(owner.as_str());
+        query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
+        self.commit(name, transaction, Some(&row)).await?;
+        close(connection).await;
+        Ok(row.describe(view.era))
+    }
+
+    pub(super) async fn update_secret(
+        &self,
+        name: &str,
+        scope: Option<Scope>,
+        update: Update,
+    ) -> Result<Description, WriteError> {
+        if let Some(name) = &update.rename {
+            valid_name(name)?;
+        }
+        let mut connection = self.connections.writer().await?;
+        let mut transaction = self.begin(name, &mut connection).await?;
+        let view = self.writable_view(&mut transaction).await?;
+        let (row, stored) = self.find(&mut transaction, &view, name, scope, update.if_version.as_deref()).await?;
+        let changed = Row {
+            id: row.id.clone(),
+            name: update.rename.unwrap_or_else(|| name.to_owned()),
+            scope: update.scope.unwrap_or(row.scope),
+            created: row.created.clone(),
+            updated: timestamp::now_unlike(&row.updated),
+            empty: row.empty && update.values.is_empty(),
+        };
+        if changed.name != row.name || changed.scope != row.scope {
+            let owner = self.owner(&mut transaction, &row).await?;
+            if changed.scope != row.scope {
+                self.refuse_foreign_owner(&view, &row, &owner)?;
+            }
+            self.refuse_clash(&mut transaction, &changed.name, changed.scope, &owner, &row.id).await?;
+        }
+        let sql = "UPDATE secret SET name = ?2, private = ?3, updated = ?4 WHERE id = ?1";
+        let query = sqlx::query(sql).persistent(false).bind(&changed.id).bind(&changed.name);
+        let query = query.bind(changed.scope == Scope::Private).bind(&changed.updated);
+        query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(&changed.name, &error))?;
+        if !update.values.is_empty() {
+            let encoded = self.encode(&self.merge(&row, stored, update.values)?)?;
+            let sql = AssertSqlSafe(format!("UPDATE secret SET \"values\" = {} WHERE id = ?2", encoded.sql()));
+            let query = sqlx::query(sql).persistent(false).bind(Arc::clone(&encoded.text)).bind(&changed.id);
+            query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
+        }
+        self.commit(name, transaction, Some(&changed)).await?;
+        close(connection).await;
+        Ok(changed.describe(view.era))
+    }
+
+    pub(super) async fn delete_secret(
+        &self,
+        name: &str,
+        scope: Option<Scope>,
+        if_version: Option<&str>,
+    ) -> Result<Description, WriteError> {
+        let mut connection = self.connections.writer().await?;
+        let mut transaction = self.begin(name, &mut connection).await?;
+        let view = self.writable_view(&mut transaction).await?;
+        let (row, _) = self.find(&mut transaction, &view, name, scope, if_version).await?;
+        // The links in `secret_resource` go by the table's own cascade.
+        let query = sqlx::query("DELETE FROM secret WHERE id = ?1").persistent(false).bind(&row.id);
+        query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
+        self.commit(name, transaction, None).await?;
+        close(connection).await;
+        Ok(row.describe(view.era))
+    }
+
+    /// Begins with the write lock in hand: what is read next cannot change before it is written.
+    async fn begin<'a>(
+        &self,
+        name: &str,
+        connection: &'a mut SqliteConnection,
+    ) -> Result<Transaction<'a, Sqlite>, WriteError> {
+        connection.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.place.write_failure(name, &error))
+    }
+
+    async fn commit(
+        &self,
+        name: &str,
+        transaction: Transaction<'_, Sqlite>,
+        written: Option<&Row>,
+    ) -> Result<(), WriteError> {
+        transaction.commit().await.map_err(|error| self.place.write_failure(name, &error))?;
+        if let Some(row) = written {
+            self.own_writes.remember(row.version());
+        }
+        Ok(())
+    }
+
+    async fn writable_view(&self, connection: &mut SqliteConnection) -> Result<View, WriteError> {
+        let view = self.view(connection).await?;
+        if view.era.has_workspaces() {
+            return Err(WriteError::Invalid {
+                what: format!("back-end `{}` is read-only: its tables are of a ZenML before 0.80", self.place.backend),
+                hint: Some("write with that ZenML, or upgrade it".into()),
+            });
+        }
+        Ok(view)
+    }
+
+    /// The one row that a write means, with its values.
+    async fn find(
+        &self,
+        connection: &mut SqliteConnection,
+        view: &View,
+        name: &str,
+        scope: Option<Scope>,
+        if_version: Option<&str>,
+    ) -> Result<(Row, Stored), WriteError> {
+        let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
+        let rows = self.rows_named(connection, view, &[name]).await.map_err(failure)?;
+        let scopes = match scope {
+            Some(Scope::Private) => Scopes::PrivateOnly,
+            Some(Scope::Public) => Scopes::PublicOnly,
+            None => Scopes::PrivateFirst,
+        };
+        let row = choose(&rows, name, scopes).ok_or(BackendError::NotFound)?;
+        if scope.is_none() && rows.iter().any(|other| other.scope != row.scope) {
+            return Err(WriteError::Ambiguous {
+                what: format!("there is a private and a public secret `{name}` in back-end `{}`", self.place.backend),
+            });
+        }
+        if if_version.is_some_and(|wanted| wanted != row.version()) {
+            return Err(WriteError::VersionMismatch);
+        }
+        let stored = stored_values(connection, view, &row.id).await.map_err(failure)?;
+        Ok(stored.ok_or(BackendError::NotFound)?)
+    }
+
+    /// The id of the user that owns a secret.
+    async fn owner(&self, connection: &mut SqliteConnection, row: &Row) -> Result<String, WriteError> {
+        let rows = sqlx::query("SELECT user_id FROM secret WHERE id = ?1").bind(&row.id).fetch_all(connection).await;
+        let rows = rows.map_err(|error| self.place.failure(Doing::Reading, &error))?;
+        Ok(rows.first().map(|row| text(row, 0)).unwrap_or_default())
+    }
+
+    /// The id of the user that will own a new secret.
+    async fn new_owner(
+        &self,
+        connection: &mut SqliteConnection,
+        view: &View,
+        scope: Scope,
+    ) -> Result<String, WriteError> {
+        let hint = format!("set `user` of back-end `{}` to the name or id of a ZenML user", self.place.backend);
+        if let Some(user) = &view.user {
+            return Ok(user.clone());
+        }
+        if let Some(user) = &self.user {
+            return Err(self.place.identity(&format!("holds no user `{user}`"), hint).into());
+        }
+        if scope == Scope::Private {
+            let what = "cannot say whose a private secret is: no user is configured";
+            return Err(self.place.identity(what, hint).into());
+        }
+        let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
+        let (_, user) = columns(connection).await.map_err(failure)?;
+        let sql = if user.iter().any(|(name, _)| name == "is_service_account") {
+            "SELECT id, name = 'default' FROM user WHERE is_service_account = 0 ORDER BY 2 DESC LIMIT 2"
+        } else {
+            "SELECT id, name = 'default' FROM user ORDER BY 2 DESC LIMIT 2"
+        };
+        let rows = sqlx::query(sql).fetch_all(connection).await.map_err(failure)?;
+        match rows.as_slice() {
+            [row] => Ok(text(row, 0)),
+            [row, _] if truth(row, 1) => Ok(text(row, 0)),
+            _ => {
+                let what = "cannot say whose a new secret is: no user is configured, and none is called `default`";
+                Err(self.place.identity(what, hint).into())
+            }
+        }
+    }
+
+    /// ZenML's rule: one public secret of a name, and one private secret of a name for each user. Hidden (`internal`)
+    /// secrets count.
+    async fn refuse_clash(
+        &self,
+        connection: &mut SqliteConnection,
+        name: &str,
+        scope: Scope,
+        owner: &str,
+        except: &str,
+    ) -> Result<(), WriteError> {
+        let sql = "SELECT 1 FROM secret WHERE name COLLATE BINARY = ?1 AND id <> ?4 \
+                   AND CASE WHEN ?2 THEN private <> 0 AND user_id = ?3 ELSE private = 0 END LIMIT 1";
+        let private = scope == Scope::Private;
+        let rows = sqlx::query(sql).bind(name).bind(private).bind(owner).bind(except).fetch_all(connection).await;
+        if rows.map_err(|error| self.place.failure(Doing::Reading, &error))?.is_empty() {
+            return Ok(());
+        }
+        let scope = if private { "private" } else { "public" };
+        Err(WriteError::Exists(format!("a {scope} secret `{name}` is there already")))
+    }
+
+    /// ZenML's rule: only the user who created a secret changes whether it is private.
+    fn refuse_foreign_owner(&self, view: &View, row: &Row, owner: &str) -> Result<(), WriteError> {
+        match &view.user {
+            Some(user) if user == owner => Ok(()),
+            Some(_) => Err(WriteError::Backend(BackendError::Denied {
+                what: format!("only the user who created secret `{}` may change whether it is private", row.name),
+                hint: Some("let that user change it with ZenML".into()),
+            })),
+            None => Err(WriteError::Backend(self.place.identity(
+                "cannot say whose a private secret is: no user is configured",
+                format!("set `user` of back-end `{}` to the name or id of a ZenML user", self.place.backend),
+            ))),
+        }
+    }
+
+    fn merge(
+        &self,
+        row: &Row,
+        stored: Stored,
+        changes: Vec<(String, Option<SecretValue>)>,
+    ) -> Result<SecretValues, WriteError> {
+        let mut values = match stored {
+            // As ZenML: values that have vanished are made anew. Values that cannot be decoded are left alone, though,
+            // where ZenML would overwrite them.
+            Stored::Nothing => SecretValues::new(),
+            stored => self.decode_stored(row, stored)?,
+        };
+        for (key, value) in changes {
+            match value {
+                Some(value) => {
+                    valid_key(&key)?;
+                    values.insert(key, value);
+                }
+                None if values.remove(&key).is_none() => return Err(WriteError::KeyNotFound(key)),
+                None => {}
+            }
+        }
+        Ok(values)
+    }
+
+    fn encode(&self, values: &SecretValues) -> Result<Encoded, WriteError> {
+        let invalid = |what: String, hint: &str| WriteError::Invalid { what, hint: Some(hint.into()) };
+        if let Some((key, _)) = values.iter().find(|(_, value)| value.len() as u64 > self.max_value) {
+            let what = format!("the value of key `{key}` is larger than {} bytes", self.max_value);
+            return Err(invalid(what, "raise `[limits] value`"));
+        }
+        let key = match &self.key {
+            Some(key) => {
+                let mut nonce = [0; NONCE_BYTES];
+                getrandom::fill(&mut nonce).map_err(|_| BackendError::Transient {
+                    what: "the system gave no random bytes".into(),
+                    hint: Some("try again".into()),
+                })?;
+                Some((key, nonce))
+            }
+            None => None,
+        };
+        let text = encode(values, key).map_err(|error| match error {
+            EncodeError::NotText(_) => invalid(error.to_string(), "encode it, as base64 for example"),
+            EncodeError::TooLarge(_) => {
+                invalid(error.to_string(), "split the secret, or keep files in an artifact store")
+            }
+        })?;
+        // expose: bound to the statement, then wiped by `Encoded`.
+        let text = std::str::from_utf8(text.expose()).expect("base64 is ASCII");
+        Ok(Encoded { text: Arc::from(text), as_blob: self.key.is_none() })
+    }
+}
+
+/// The statement is done; an error in closing changes nothing.
+async fn close(connection: SqliteConnection) {
+    let _ = connection.close().await;
+}
+
+fn valid_name(name: &str) -> Result<(), WriteError> {
+    check_name(name).map_err(|error| WriteError::Invalid { what: error.to_string(), hint: None })
+}
+
+fn valid_key(key: &str) -> Result<(), WriteError> {
+    check_key(key).map_err(|error| WriteError::Invalid { what: format!("a key that is {error}"), hint: None })
+}
+
+/// A random UUID (version 4) without dashes.
+pub(super) fn new_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has random bytes once it has booted");
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_writes_are_remembered_and_bounded() {
+        let own = OwnWrites::default();
+        for version in 0..=OwnWrites::MOST {
+            own.remember(version.to_string());
+        }
+        assert!(own.contains("1") && own.contains(&OwnWrites::MOST.to_string()));
+        assert!(!own.contains("0"), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn ids_are_random_uuids_of_version_4() {
+        let id = new_id();
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        assert_eq!(id.as_bytes()[12], b'4');
+        assert!(b"89ab".contains(&id.as_bytes()[16]), "{id}");
+        assert_ne!(id, new_id());
+    }
+}

@@ -1,0 +1,593 @@
+//! Freshness, staleness, absence, and one call in flight for each secret. Pure: no I/O, no waiting, and the clock is an
+//! argument; [`crate::resolver`] makes the calls that a [`LookUp`] asks for and brings back what came of them.
+//!
+//! A value is *fresh* until its ttl, then *stale* until `max_stale`, then *expired*. Ages count from the last time the
+//! back-end confirmed the value: a fetch, or a change-detection listing that shows the same version.
+//! What each error does to a cached value is decided in [`Cache::complete`] and nowhere else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{BackendError, Description, Scope, Scopes, Secret};
+use crate::clock::Tick;
+
+/// Within this time a reader's own `no-cache` costs at most one call a secret.
+pub const FORCED_REVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The first wait after a failed refresh; doubles with each further failure.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// The longest wait after a failed refresh.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+
+/// Absences are remembered apart from values, and never more than this many: unknown names cannot push values out.
+const MOST_ABSENCES: usize = 10_000;
+
+/// What an entry is charged for beside its bytes: the structures around it.
+const ENTRY_OVERHEAD: usize = 512;
+
+/// How long things are served; one for each back-end.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// How long a value is fresh.
+    pub ttl: Duration,
+    /// Age after which nothing is served; caps `ttl` too.
+    pub max_stale: Duration,
+    /// How long an absence is remembered.
+    pub negative_ttl: Duration,
+    /// Whether a failure of our own login evicts.
+    pub deny_on_identity_failure: bool,
+}
+
+/// How much may be held.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of keys and values together, with a fixed charge for each entry.
+    pub max_bytes: usize,
+    /// Entries.
+    pub max_entries: usize,
+}
+
+/// What a cache entry is for: one look-up of one name in one back-end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key<'a> {
+    /// Index of the back-end in precedence order.
+    pub backend: usize,
+    /// The scopes that were asked for: an entry never answers for others.
+    pub scopes: Scopes,
+    /// The secret's exact name.
+    pub name: &'a str,
+}
+
+/// A secret in the cache, shared with the readers that are being answered from it.
+pub struct Cached {
+    /// The secret as the back-end gave it.
+    pub secret: Secret,
+    /// Counts changes over the whole cache, so it never goes back for any secret within one instance.
+    pub revision: u64,
+}
+
+/// A value to serve.
+#[derive(Clone)]
+pub struct Hit {
+    /// The secret.
+    pub cached: Arc<Cached>,
+    /// Time since the back-end last confirmed it.
+    pub age: Duration,
+    /// Past its ttl.
+    pub stale: bool,
+}
+
+/// How a reader wants to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// By the rules of freshness.
+    Usual,
+    /// Fresh, or asked again: for checks, which must not pass on a stale value or fail on a remembered absence.
+    Confirmed,
+    /// Asked again even when fresh, but not twice in [`FORCED_REVALIDATION_INTERVAL`]: the reader said `no-cache`.
+    Forced,
+    /// Asked again, always: before a conditional write, and when change detection saw a difference.
+    Reread,
+}
+
+/// What to do for a reader. `F` is whatever the caller hands to readers that wait for one call.
+pub enum LookUp<F> {
+    /// Serve it.
+    Fresh(Hit),
+    /// Serve it; when `lead` is there, also start the one refresh behind it.
+    Stale {
+        /// What to serve now.
+        hit: Hit,
+        /// The refresh to start.
+        lead: Option<Lead<F>>,
+    },
+    /// The back-end said so less than `negative_ttl` ago: `NotFound` or `Denied`.
+    Absent(BackendError),
+    /// Wait for the call that is under way.
+    Join(F),
+    /// Make the call, then [`Cache::complete`] it and let the others know.
+    Lead(Lead<F>),
+}
+
+/// A call that this reader must start.
+pub struct Lead<F> {
+    /// Names the call in [`Cache::complete`].
+    pub id: u64,
+    /// When it began.
+    pub began: Tick,
+    /// What joining readers wait on.
+    pub flight: F,
+}
+
+/// What a finished call changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A value that was not there, or another version of it.
+    Changed,
+    /// The same version again.
+    Confirmed,
+    /// The value is gone: the back-end's final word.
+    Removed,
+    /// Nothing was cached and nothing is now, or a failure left things as they were.
+    Unchanged,
+}
+
+/// Whether values read one after another are one consistent set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// Each is still held: none was replaced since it was read.
+    Held,
+    /// At least one is no longer held (evicted, deleted, too large to hold), none is known to be replaced.
+    Gone,
+    /// At least one was replaced by another version.
+    Replaced,
+}
+
+/// How often readers were answered, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Fresh from memory.
+    pub hits: u64,
+    /// Stale from memory.
+    pub stale_hits: u64,
+    /// Led or joined a call, or met a remembered absence.
+    pub misses: u64,
+}
+
+struct Slot {
+    cached: Arc<Cached>,
+    charge: usize,
+    confirmed: Tick,
+    forced: Option<Tick>,
+    failures: u32,
+    retry_at: Option<Tick>,
+    last_used: u64,
+}
+
+struct Absence {
+    error: BackendError,
+    until: Tick,
+    forced: Option<Tick>,
+}
+
+struct Flight<F> {
+    id: u64,
+    handle: F,
+}
+
+/// The entries of one back-end for one choice of scopes.
+struct Table<F> {
+    slots: HashMap<Box<str>, Slot>,
+    absences: HashMap<Box<str>, Absence>,
+    flights: HashMap<Box<str>, Flight<F>>,
+}
+
+impl<F> Default for Table<F> {
+    fn default() -> Self {
+        Self { slots: HashMap::new(), absences: HashMap::new(), flights: HashMap::new() }
+    }
+}
+
+/// The cache of all back-ends.
+pub struct Cache<F> {
+    policies: Vec<Policy>,
+    bounds: Bounds,
+    tables: Vec<[Table<F>; 4]>,
+    bytes: usize,
+    entries: usize,
+    absences: usize,
+    revision: u64,
+    next_flight: u64,
+    uses: u64,
+    counters: Counters,
+}
+
+fn table_index(scopes: Scopes) -> usize {
+    match scopes {
+        Scopes::PrivateFirst => 0,
+        Scopes::PublicFirst => 1,
+        Scopes::PrivateOnly => 2,
+        Scopes::PublicOnly => 3,
+    }
+}
+
+const ALL_SCOPES: [Scopes; 4] = [Scopes::PrivateFirst, Scopes::PublicFirst, Scopes::PrivateOnly, Scopes::PublicOnly];
+
+impl<F: Clone> Cache<F> {
+    /// An empty cache for as many back-ends as there are policies.
+    pub fn new(policies: Vec<Policy>, bounds: Bounds) -> Self {
+        let tables = policies.iter().map(|_| Default::default()).collect();
+        Self {
+            policies,
+            bounds,
+            tables,
+            bytes: 0,
+            entries: 0,
+            absences: 0,
+            revision: 0,
+            next_flight: 0,
+            uses: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Decides how a reader of `key` is answered at `now`. `flight` makes the handle when a call must be led.
+    pub fn look_up(&mut self, key: Key<'_>, now: Tick, want: Want, flight: impl FnOnce() -> F) -> LookUp<F> {
+        let policy = self.policies[key.backend];
+        let table = &mut self.tables[key.backend][table_index(key.scopes)];
+        if let Some(slot) = table.slots.get_mut(key.name) {
+            let age = now.since(slot.confirmed);
+            let servable = age < policy.max_stale;
+            let fresh = servable && age < policy.ttl;
+            self.uses += 1;
+            slot.last_used = self.uses;
+            let ask = match want {
+                Want::Usual => !fresh,
+                Want::Confirmed => !fresh,
+                Want::Forced => !fresh || is_due(slot.forced, now),
+                Want::Reread => true,
+            };
+            let hit = Hit { cached: Arc::clone(&slot.cached), age, stale: !fresh };
+            if !ask {
+                self.counters.hits += 1;
+                return LookUp::Fresh(hit);
+            }
+            if want == Want::Usual && servable {
+                self.counters.stale_hits += 1;
+                let due = slot.retry_at.is_none_or(|at| now >= at);
+                if !due || table.flights.contains_key(key.name) {
+                    return LookUp::Stale { hit, lead: None };
+                }
+                return LookUp::Stale { hit, lead: Some(self.lead(key, now, flight())) };
+            }
+            if want == Want::Forced {
+                slot.forced = Some(now);
+            }
+        } else if let Some(absence) = table.absences.get_mut(key.name) {
+            let remembered = now < absence.until;
+            let ask = match want {
+                Want::Usual => !remembered,
+                Want::Confirmed | Want::Reread => true,
+                Want::Forced => !remembered || is_due(absence.forced, now),
+            };
+            if !ask {
+                self.counters.misses += 1;
+                return LookUp::Absent(absence.error.clone());
+            }
+            absence.forced = (want == Want::Forced).then_some(now).or(absence.forced);
+        }
+        self.counters.misses += 1;
+        match self.tables[key.backend][table_index(key.scopes)].flights.get(key.name) {
+            Some(flight) => LookUp::Join(flight.handle.clone()),
+            None => LookUp::Lead(self.lead(key, now, flight())),
+        }
+    }
+
+    fn lead(&mut self, key: Key<'_>, now: Tick, handle: F) -> Lead<F> {
+        self.next_flight += 1;
+        let id = self.next_flight;
+        self.tables[key.backend][table_index(key.scopes)]
+            .flights
+            .insert(key.name.into(), Flight { id, handle: handle.clone() });
+        Lead { id, began: now, flight: handle }
+    }
+
+    /// Takes in what came of call `id`, which began at `began`, and returns the value its readers are served.
+    ///
+    /// A call that was overtaken by [`forget`](Self::forget) still answers its readers but stores nothing.
+    /// `spread`, 0 to 1, is the random share of a back-off.
+    pub fn complete(
+        &mut self,
+        key: Key<'_>,
+        id: u64,
+        began: Tick,
+        now: Tick,
+        spread: f64,
+        result: Result<Secret, BackendError>,
+    ) -> (Result<Hit, BackendError>, Outcome) {
+        let table = &mut self.tables[key.backend][table_index(key.scopes)];
+        let current = table.flights.get(key.name).is_some_and(|flight| flight.id == id);
+        if current {
+            table.flights.remove(key.name);
+        }
+        match result {
+            Ok(secret) if !current => {
+                self.revision += 1;
+                let cached = Arc::new(Cached { secret, revision: self.revision });
+                (Ok(Hit { cached, age: now.since(began), stale: false }), Outcome::Unchanged)
+            }
+            Ok(secret) => self.store(key, began, now, secret),
+            Err(error) if !current => (Err(error), Outcome::Unchanged),
+            Err(error) if error.is_authoritative() => {
+                let removed = self.remove_slot(key);
+                self.remember_absence(key, now, error.clone());
+                (Err(error), if removed { Outcome::Removed } else { Outcome::Unchanged })
+            }
+            Err(error) => {
+                let policy = self.policies[key.backend];
+                // A wrong login says nothing about the secret; whether it may still be served is the operator's choice.
+                if policy.deny_on_identity_failure && matches!(error, BackendError::Identity { .. }) {
+                    let removed = self.remove_slot(key);
+                    return (Err(error), if removed { Outcome::Removed } else { Outcome::Unchanged });
+                }
+                self.forget_absence(key);
+                let table = &mut self.tables[key.backend][table_index(key.scopes)];
+                let Some(slot) = table.slots.get_mut(key.name) else { return (Err(error), Outcome::Unchanged) };
+                slot.failures = slot.failures.saturating_add(1);
+                slot.retry_at = Some(now.after(back_off(slot.failures, spread)));
+                let age = now.since(slot.confirmed);
+                if age < policy.max_stale {
+                    let stale = age >= policy.ttl;
+                    return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale }), Outcome::Unchanged);
+                }
+                self.remove_slot(key);
+                (Err(error), Outcome::Unchanged)
+            }
+        }
+    }
+
+    fn store(&mut self, key: Key<'_>, began: Tick, now: Tick, secret: Secret) -> (Result<Hit, BackendError>, Outcome) {
+        self.forget_absence(key);
+        let age = now.since(began);
+        let mut forced = None;
+        let table = &mut self.tables[key.backend][table_index(key.scopes)];
+        if let Some(slot) = table.slots.get_mut(key.name) {
+            forced = slot.forced;
+            slot.failures = 0;
+            slot.retry_at = None;
+            let known = &slot.cached.secret.description;
+            if known.version == secret.description.version && known.id == secret.description.id {
+                slot.confirmed = slot.confirmed.max(began);
+                return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
+            }
+        }
+        self.revision += 1;
+        self.remove_slot(key);
+        let charge = secret.values.byte_size() + key.name.len() + ENTRY_OVERHEAD;
+        let cached = Arc::new(Cached { secret, revision: self.revision });
+        // What can never fit is served to those who wait for it and not kept.
+        if charge <= self.bounds.max_bytes && self.bounds.max_entries > 0 {
+            self.make_room(charge);
+            self.uses += 1;
+            let slot = Slot {
+                cached: Arc::clone(&cached),
+                charge,
+                confirmed: began,
+                forced,
+                failures: 0,
+                retry_at: None,
+                last_used: self.uses,
+            };
+            self.tables[key.backend][table_index(key.scopes)].slots.insert(key.name.into(), slot);
+            self.bytes += charge;
+            self.entries += 1;
+        }
+        (Ok(Hit { cached, age, stale: false }), Outcome::Changed)
+    }
+
+    /// Evicts the least recently used until `charge` more bytes fit, and then some: a sort for each tenth of the budget
+    /// is cheaper than an ordered index that every read must maintain.
+    fn make_room(&mut self, charge: usize) {
+        if self.bytes + charge <= self.bounds.max_bytes && self.entries < self.bounds.max_entries {
+            return;
+        }
+        let mut by_use: Vec<(u64, usize, Scopes, Box<str>)> = Vec::with_capacity(self.entries);
+        for (backend, tables) in self.tables.iter().enumerate() {
+            for scopes in ALL_SCOPES {
+                let slots = &tables[table_index(scopes)].slots;
+                by_use.extend(slots.iter().map(|(name, slot)| (slot.last_used, backend, scopes, name.clone())));
+            }
+        }
+        by_use.sort_unstable_by_key(|(last_used, ..)| *last_used);
+        let low_bytes = self.bounds.max_bytes - self.bounds.max_bytes / 10;
+        let low_entries = self.bounds.max_entries - self.bounds.max_entries / 10;
+        for (_, backend, scopes, name) in &by_use {
+            let fits = self.bytes + charge <= self.bounds.max_bytes && self.entries < self.bounds.max_entries;
+            if fits && self.bytes + charge <= low_bytes.max(charge) && self.entries < low_entries.max(1) {
+                break;
+            }
+            self.remove_slot(Key { backend: *backend, scopes: *scopes, name });
+        }
+    }
+
+    fn remove_slot(&mut self, key: Key<'_>) -> bool {
+        match self.tables[key.backend][table_index(key.scopes)].slots.remove(key.name) {
+            Some(slot) => {
+                self.bytes -= slot.charge;
+                self.entries -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn remember_absence(&mut self, key: Key<'_>, now: Tick, error: BackendError) {
+        if self.absences >= MOST_ABSENCES {
+            self.drop_absences_until(now);
+        }
+        if self.absences >= MOST_ABSENCES {
+            // All still count: forgetting them costs calls, never a wrong answer.
+            for table in self.tables.iter_mut().flatten() {
+                table.absences.clear();
+            }
+            self.absences = 0;
+        }
+        let until = now.after(self.policies[key.backend].negative_ttl);
+        let table = &mut self.tables[key.backend][table_index(key.scopes)];
+        let forced = table.absences.get(key.name).and_then(|absence| absence.forced);
+        if table.absences.insert(key.name.into(), Absence { error, until, forced }).is_none() {
+            self.absences += 1;
+        }
+    }
+
+    fn drop_absences_until(&mut self, now: Tick) {
+        let mut kept = 0;
+        for table in self.tables.iter_mut().flatten() {
+            table.absences.retain(|_, absence| now < absence.until);
+            kept += table.absences.len();
+        }
+        self.absences = kept;
+    }
+
+    fn forget_absence(&mut self, key: Key<'_>) {
+        if self.tables[key.backend][table_index(key.scopes)].absences.remove(key.name).is_some() {
+            self.absences -= 1;
+        }
+    }
+
+    /// Forgets everything about `name` in `backend`, calls in flight included: what they bring back is older than the
+    /// write that made us forget.
+    pub fn forget(&mut self, backend: usize, name: &str) {
+        for scopes in ALL_SCOPES {
+            let key = Key { backend, scopes, name };
+            self.remove_slot(key);
+            self.forget_absence(key);
+            self.tables[backend][table_index(scopes)].flights.remove(name);
+        }
+    }
+
+    /// Forgets call `id`, which will never complete.
+    pub fn abandon(&mut self, key: Key<'_>, id: u64) {
+        let flights = &mut self.tables[key.backend][table_index(key.scopes)].flights;
+        if flights.get(key.name).is_some_and(|flight| flight.id == id) {
+            flights.remove(key.name);
+        }
+    }
+
+    /// Takes in a complete listing of `backend` that was asked for at `asked`: confirms what it shows unchanged, forgets
+    /// absences that it contradicts, and returns the entries to fetch again.
+    ///
+    /// An entry that the listing lacks is fetched again too and never evicted by it: lists lag.
+    pub fn compare(&mut self, backend: usize, listing: &[Description], asked: Tick) -> Vec<(Scopes, String)> {
+        let mut versions: HashMap<&str, [Option<&Description>; 2]> = HashMap::with_capacity(listing.len());
+        for description in listing {
+            let place = match description.scope {
+                Scope::Private => 0,
+                Scope::Public => 1,
+            };
+            // Where a name stands twice in one scope the back-end's fetch decides; either version only costs a fetch.
+            versions.entry(&description.name).or_default()[place].get_or_insert(description);
+        }
+        let resolved = |scopes: Scopes, name: &str| {
+            let listed = versions.get(name)?;
+            scopes.order().iter().find_map(|scope| listed[usize::from(*scope == Scope::Public)])
+        };
+        let mut again = Vec::new();
+        let mut contradicted = 0;
+        for scopes in ALL_SCOPES {
+            let table = &mut self.tables[backend][table_index(scopes)];
+            for (name, slot) in &mut table.slots {
+                let known = &slot.cached.secret.description;
+                match resolved(scopes, name) {
+                    Some(listed) if listed.version == known.version && listed.id == known.id => {
+                        slot.confirmed = slot.confirmed.max(asked);
+                        slot.failures = 0;
+                        slot.retry_at = None;
+                    }
+                    _ => again.push((scopes, name.to_string())),
+                }
+            }
+            let before = table.absences.len();
+            table.absences.retain(|name, _| resolved(scopes, name).is_none());
+            contradicted += before - table.absences.len();
+        }
+        self.absences -= contradicted;
+        again
+    }
+
+    /// Tells whether the values that were read, each by its key and revision, are still the ones held.
+    pub fn agreement<'k>(&self, read: impl Iterator<Item = (Key<'k>, u64)>) -> Agreement {
+        let mut agreement = Agreement::Held;
+        for (key, revision) in read {
+            match self.tables[key.backend][table_index(key.scopes)].slots.get(key.name) {
+                Some(slot) if slot.cached.revision == revision => {}
+                Some(_) => return Agreement::Replaced,
+                None => agreement = Agreement::Gone,
+            }
+        }
+        agreement
+    }
+
+    /// Returns what would be served for `key` without counting it as a read.
+    pub fn peek(&self, key: Key<'_>, now: Tick) -> Option<Hit> {
+        let policy = self.policies[key.backend];
+        let slot = self.tables[key.backend][table_index(key.scopes)].slots.get(key.name)?;
+        let age = now.since(slot.confirmed);
+        (age < policy.max_stale).then(|| Hit { cached: Arc::clone(&slot.cached), age, stale: age >= policy.ttl })
+    }
+
+    /// Returns the count of all changes so far: two equal readings mean that nothing changed in between.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Iterates over the names held for `backend`, order not promised.
+    pub fn names(&self, backend: usize) -> impl Iterator<Item = &str> {
+        self.tables[backend].iter().flat_map(|table| table.slots.keys().map(AsRef::as_ref))
+    }
+
+    /// Returns how readers were answered so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Returns the number of secrets held.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Tells whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Returns the bytes charged for what is held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Drops, and so wipes, every value that no reader is being answered from.
+    pub fn clear(&mut self) {
+        for table in self.tables.iter_mut().flatten() {
+            *table = Table::default();
+        }
+        self.bytes = 0;
+        self.entries = 0;
+        self.absences = 0;
+    }
+}
+
+fn is_due(forced: Option<Tick>, now: Tick) -> bool {
+    forced.is_none_or(|at| now.since(at) >= FORCED_REVALIDATION_INTERVAL)
+}
+
+/// Exponential, with full jitter: anything from nothing to the doubled wait.
+fn back_off(failures: u32, spread: f64) -> Duration {
+    let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_BACK_OFF);
+    doubled.mul_f64(spread.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests;

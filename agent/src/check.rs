@@ -1,0 +1,227 @@
+//! Are the references there? The three validation levels, all answers at once, each back-end asked as little as the
+//! level allows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use keyside_protocol::level::ValidationLevel;
+use keyside_protocol::message::{CheckReply, CheckResult, CheckStatus};
+use keyside_protocol::reference::Reference;
+
+use crate::access::Viewer;
+use crate::backend::BackendError;
+use crate::cache::{Key, Want};
+use crate::near_miss::nearest;
+use crate::resolver::{Resolver, Selection};
+
+/// Names in one describe call.
+const DESCRIBE_BATCH: usize = 500;
+
+/// What was learnt of one secret.
+enum Verdict {
+    /// It is there; the keys where the level asks for them.
+    Present {
+        backend: usize,
+        keys: Option<Vec<String>>,
+    },
+    Missing {
+        asked: Vec<usize>,
+    },
+    Failed {
+        asked: Vec<usize>,
+        error: BackendError,
+    },
+}
+
+/// Checks every reference and answers in the order asked.
+///
+/// `NONE` calls no back-end. `SECRET_EXISTS` reads no value. A secret that is named often is looked up once. What the
+/// viewer may not read is answered as missing without any look-up. Fresh cache entries answer without a call unless
+/// `no_cache`; stale entries and remembered absences are asked for again.
+pub async fn check(
+    resolver: &Arc<Resolver>,
+    viewer: &Viewer<'_>,
+    references: &[String],
+    level: ValidationLevel,
+    no_cache: bool,
+) -> CheckReply {
+    let parsed: Vec<_> = references.iter().map(|text| Reference::parse_lenient(text)).collect();
+    let mut verdicts = BTreeMap::new();
+    let mut calls = 0;
+    if level != ValidationLevel::None {
+        let granted = parsed.iter().flatten().map(Reference::name).filter(|name| viewer.may_read(name));
+        let names: std::collections::BTreeSet<&str> = granted.collect();
+        (verdicts, calls) = look_up_all(resolver, names.into_iter().collect(), level, no_cache).await;
+        calls += list_for_hints(resolver, &verdicts).await;
+    }
+    let results: Vec<_> = references
+        .iter()
+        .zip(&parsed)
+        .map(|(text, reference)| {
+            let (status, backend, hint) = match reference {
+                Err(error) => (CheckStatus::Invalid, None, Some(error.to_string())),
+                Ok(_) if level == ValidationLevel::None => (CheckStatus::Skipped, None, None),
+                Ok(reference) => answer(resolver, viewer, reference, level, verdicts.get(reference.name())),
+            };
+            CheckResult { reference: text.clone(), status, backend, hint }
+        })
+        .collect();
+    let ok = results.iter().all(|result| matches!(result.status, CheckStatus::Ok | CheckStatus::Skipped));
+    CheckReply { level, ok, results, backend_calls: calls }
+}
+
+/// Walks the back-ends in precedence order; a name leaves the walk at the first one that does not say "absent".
+async fn look_up_all(
+    resolver: &Arc<Resolver>,
+    mut pending: Vec<&str>,
+    level: ValidationLevel,
+    no_cache: bool,
+) -> (BTreeMap<String, Verdict>, u64) {
+    let mut verdicts = BTreeMap::new();
+    let mut calls = 0;
+    let mut asked = Vec::new();
+    for (backend, source) in resolver.sources().iter().enumerate() {
+        asked.push(backend);
+        let mut remaining = Vec::new();
+        if !no_cache {
+            pending.retain(|name| {
+                let hit = resolver.peek(Key { backend, scopes: resolver.scopes(), name });
+                let Some(hit) = hit.filter(|hit| !hit.stale) else { return true };
+                let keys = hit.cached.secret.values.keys().map(str::to_owned).collect();
+                verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
+                false
+            });
+        }
+        if level == ValidationLevel::SecretExists || source.capabilities().keys_without_values {
+            for names in pending.chunks(DESCRIBE_BATCH) {
+                calls += 1;
+                match resolver.describe(backend, names, resolver.scopes()).await {
+                    Ok(descriptions) => {
+                        for (name, description) in names.iter().zip(descriptions) {
+                            match description {
+                                Some(found) => {
+                                    verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: found.keys });
+                                }
+                                None => remaining.push(*name),
+                            }
+                        }
+                    }
+                    Err(error) if means_absent(source.denies_by_absence(), &error) => remaining.extend(names),
+                    Err(error) => {
+                        for name in names {
+                            let verdict = Verdict::Failed { asked: asked.clone(), error: error.clone() };
+                            verdicts.insert((*name).to_owned(), verdict);
+                        }
+                    }
+                }
+            }
+        } else {
+            let want = if no_cache { Want::Reread } else { Want::Confirmed };
+            let selection = Selection { backend: Some(backend), scopes: None };
+            let reads = pending.iter().map(|name| resolver.secret(name, selection, want));
+            for (name, result) in pending.iter().zip(join_all(reads).await) {
+                match result {
+                    Ok(found) => {
+                        calls += u64::from(found.called);
+                        let keys = found.hit.cached.secret.values.keys().map(str::to_owned).collect();
+                        verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
+                    }
+                    Err(miss) => {
+                        calls += 1;
+                        if miss.error == BackendError::NotFound {
+                            remaining.push(*name);
+                        } else {
+                            let verdict = Verdict::Failed { asked: asked.clone(), error: miss.error };
+                            verdicts.insert((*name).to_owned(), verdict);
+                        }
+                    }
+                }
+            }
+        }
+        pending = remaining;
+    }
+    for name in pending {
+        verdicts.insert(name.to_owned(), Verdict::Missing { asked: asked.clone() });
+    }
+    (verdicts, calls)
+}
+
+fn means_absent(denied_means_absent: bool, error: &BackendError) -> bool {
+    match error {
+        BackendError::NotFound => true,
+        BackendError::Denied { .. } => denied_means_absent,
+        _ => false,
+    }
+}
+
+/// A near-miss hint needs names. Where no listing has been taken yet and one is cheap, it is taken now.
+async fn list_for_hints(resolver: &Arc<Resolver>, verdicts: &BTreeMap<String, Verdict>) -> u64 {
+    if !verdicts.values().any(|verdict| matches!(verdict, Verdict::Missing { .. })) {
+        return 0;
+    }
+    let mut calls = 0;
+    for (backend, source) in resolver.sources().iter().enumerate() {
+        if source.capabilities().cheap_list && !resolver.has_listing(backend) {
+            calls += 1;
+            if let Err(error) = resolver.list(backend).await {
+                tracing::debug!(backend = source.name, %error, "no names for hints");
+            }
+        }
+    }
+    calls
+}
+
+fn answer(
+    resolver: &Resolver,
+    viewer: &Viewer<'_>,
+    reference: &Reference,
+    level: ValidationLevel,
+    verdict: Option<&Verdict>,
+) -> (CheckStatus, Option<String>, Option<String>) {
+    let names = |backends: &[usize]| {
+        let names: Vec<_> = backends.iter().map(|backend| resolver.sources()[*backend].name.as_str()).collect();
+        Some(names.join(", "))
+    };
+    // Outside the grant: the same answer whether it exists or not.
+    let Some(verdict) = verdict else { return (CheckStatus::SecretMissing, None, None) };
+    let wants_key = level == ValidationLevel::SecretAndKeyExists;
+    if wants_key && !viewer.may_read_key(reference.name(), reference.key()) {
+        return (CheckStatus::KeyMissing, None, None);
+    }
+    match verdict {
+        Verdict::Present { backend, keys } => {
+            let missing = keys.as_ref().filter(|keys| wants_key && !keys.iter().any(|key| key == reference.key()));
+            match missing {
+                None => (CheckStatus::Ok, names(&[*backend]), None),
+                Some(keys) => {
+                    let allowed =
+                        keys.iter().map(String::as_str).filter(|key| viewer.may_read_key(reference.name(), key));
+                    let hint = nearest(reference.key(), allowed).map(|near| format!("did you mean `{near}`?"));
+                    (CheckStatus::KeyMissing, names(&[*backend]), hint)
+                }
+            }
+        }
+        Verdict::Missing { asked } => {
+            let near = resolver.near_miss(reference.name(), |name| viewer.may_read(name));
+            (CheckStatus::SecretMissing, names(asked), near.map(|near| format!("did you mean `{near}`?")))
+        }
+        Verdict::Failed { asked, error } => {
+            let status = match error {
+                BackendError::NotFound => CheckStatus::SecretMissing,
+                BackendError::Denied { .. } => CheckStatus::NotPermitted,
+                BackendError::Transient { .. } | BackendError::Identity { .. } | BackendError::Unusable { .. } => {
+                    CheckStatus::Unavailable
+                }
+            };
+            let hint = match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            };
+            (status, names(asked), Some(hint))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

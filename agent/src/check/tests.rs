@@ -1,0 +1,188 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyside_config::settings::{GrantSettings, SecretPattern};
+
+use super::*;
+use crate::access::{Access, Peer};
+use crate::backend::fake::FakeBackend;
+use crate::backend::{Opened, Scopes};
+use crate::cache::{Bounds, Policy};
+use crate::resolver::{Source, SourceOptions};
+
+fn resolver(backends: &[(&str, &Arc<FakeBackend>)]) -> Arc<Resolver> {
+    let policy = Policy {
+        ttl: Duration::from_secs(300),
+        max_stale: Duration::from_secs(3600),
+        negative_ttl: Duration::from_secs(10),
+        deny_on_identity_failure: false,
+    };
+    let sources = backends
+        .iter()
+        .map(|(name, fake)| {
+            let options = SourceOptions {
+                name: (*name).to_owned(),
+                kind: "fake",
+                required: true,
+                denied_means_absent: false,
+                timeout: Duration::from_secs(8),
+                parallelism: 8,
+                polled: true,
+            };
+            let reader: Arc<FakeBackend> = Arc::clone(fake);
+            Source::new(options, Opened { reader, writer: None })
+        })
+        .collect();
+    let bounds = Bounds { max_bytes: 1 << 20, max_entries: 1000 };
+    Arc::new(Resolver::new(sources, backends.iter().map(|_| policy).collect(), bounds, Scopes::PrivateFirst))
+}
+
+fn peer() -> Peer {
+    Peer { uid: 7, gid: 7, pid: None, groups: Vec::new(), embedded: false }
+}
+
+async fn run(resolver: &Arc<Resolver>, references: &[&str], level: ValidationLevel) -> CheckReply {
+    let access = Access::new(7, Vec::new());
+    let viewer = access.viewer(&peer(), None).expect("own uid");
+    let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
+    check(resolver, &viewer, &references, level, false).await
+}
+
+fn statuses(reply: &CheckReply) -> Vec<CheckStatus> {
+    reply.results.iter().map(|result| result.status).collect()
+}
+
+#[tokio::test]
+async fn none_calls_no_back_end_and_passes_everything_well_formed() {
+    let store = Arc::new(FakeBackend::new());
+    let reply = run(&resolver(&[("store", &store)]), &["{{a.b}}", "nonsense"], ValidationLevel::None).await;
+    assert_eq!(statuses(&reply), [CheckStatus::Skipped, CheckStatus::Invalid]);
+    assert_eq!((store.calls(), reply.backend_calls), (0, 0));
+}
+
+#[tokio::test]
+async fn secret_exists_reads_no_value() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("k", "v")]));
+    let reply =
+        run(&resolver(&[("store", &store)]), &["{{db.k}}", "{{db.none}}", "{{no.k}}"], ValidationLevel::SecretExists)
+            .await;
+    assert_eq!(statuses(&reply), [CheckStatus::Ok, CheckStatus::Ok, CheckStatus::SecretMissing]);
+    assert_eq!((store.value_reads(), store.describes()), (0, 1));
+}
+
+#[tokio::test]
+async fn the_full_level_reads_each_secret_once_and_answers_every_reference() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("user", "u"), ("password", "p")]));
+    let mut references = vec!["{{db.pasword}}", "{{bd.user}}"];
+    references.resize(1000, "{{db.user}}");
+    let reply = run(&resolver(&[("store", &store)]), &references, ValidationLevel::SecretAndKeyExists).await;
+    assert!(!reply.ok);
+    assert_eq!(reply.results.len(), 1000);
+    assert_eq!(reply.results[0].status, CheckStatus::KeyMissing);
+    assert_eq!(reply.results[0].hint.as_deref(), Some("did you mean `password`?"));
+    assert_eq!(reply.results[1].status, CheckStatus::SecretMissing);
+    assert_eq!(reply.results[1].hint.as_deref(), Some("did you mean `db`?"));
+    assert_eq!(reply.results[1].backend.as_deref(), Some("store"));
+    assert!(reply.results[2..].iter().all(|result| result.status == CheckStatus::Ok));
+    assert_eq!(store.fetches_of("db"), 1);
+}
+
+#[tokio::test]
+async fn where_keys_are_known_without_values_no_value_is_read() {
+    let store = Arc::new(FakeBackend::new().keys_without_values(true).with("db", &[("k", "v")]));
+    let reply =
+        run(&resolver(&[("store", &store)]), &["{{db.k}}", "{{db.x}}"], ValidationLevel::SecretAndKeyExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::Ok, CheckStatus::KeyMissing]);
+    assert_eq!(store.value_reads(), 0);
+}
+
+#[tokio::test]
+async fn names_are_exact_a_part_of_one_is_no_match() {
+    let store = Arc::new(FakeBackend::new().with("prefix_long", &[("k", "v")]));
+    for level in [ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
+        let reply = run(&resolver(&[("store", &store)]), &["{{prefix.k}}"], level).await;
+        assert_eq!(statuses(&reply), [CheckStatus::SecretMissing]);
+    }
+}
+
+#[tokio::test]
+async fn fresh_entries_answer_without_a_call_and_absences_are_asked_again() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("k", "v")]));
+    let resolver = resolver(&[("store", &store)]);
+    let level = ValidationLevel::SecretAndKeyExists;
+    run(&resolver, &["{{db.k}}", "{{new.k}}"], level).await;
+    store.put("new", crate::backend::Scope::Public, &[("k", "v")]);
+    let before = store.fetches();
+    let reply = run(&resolver, &["{{db.k}}", "{{new.k}}"], level).await;
+    assert!(reply.ok, "the absence is not believed");
+    assert_eq!((store.fetches() - before, reply.backend_calls), (1, 1));
+    let again = run(&resolver, &["{{db.k}}", "{{new.k}}"], level).await;
+    assert_eq!(again.backend_calls, 0);
+}
+
+#[tokio::test]
+async fn no_cache_asks_again_about_what_is_fresh() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("k", "v")]));
+    let resolver = resolver(&[("store", &store)]);
+    run(&resolver, &["{{db.k}}"], ValidationLevel::SecretAndKeyExists).await;
+    store.remove("db", crate::backend::Scope::Public);
+    let access = Access::new(7, Vec::new());
+    let viewer = access.viewer(&peer(), None).expect("own uid");
+    let references = ["{{db.k}}".to_owned()];
+    let reply = check(&resolver, &viewer, &references, ValidationLevel::SecretAndKeyExists, true).await;
+    assert_eq!(statuses(&reply), [CheckStatus::SecretMissing]);
+}
+
+#[tokio::test]
+async fn a_back_end_that_fails_is_told_apart_from_one_that_has_nothing() {
+    for (error, expected) in [
+        (FakeBackend::transient(), CheckStatus::Unavailable),
+        (FakeBackend::identity(), CheckStatus::Unavailable),
+        (FakeBackend::denied(), CheckStatus::NotPermitted),
+    ] {
+        for level in [ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
+            let store = Arc::new(FakeBackend::new());
+            store.fail_always(error.clone());
+            let reply = run(&resolver(&[("store", &store)]), &["{{db.k}}"], level).await;
+            assert_eq!(statuses(&reply), [expected]);
+            assert_eq!(reply.results[0].backend.as_deref(), Some("store"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_second_back_end_is_asked_only_for_what_the_first_definitely_lacks() {
+    let store = Arc::new(FakeBackend::new().with("a", &[("k", "v")]));
+    let legacy = Arc::new(FakeBackend::new().with("a", &[("x", "v")]).with("b", &[("k", "v")]));
+    let resolver = resolver(&[("store", &store), ("legacy", &legacy)]);
+    let reply = run(&resolver, &["{{a.x}}", "{{b.k}}"], ValidationLevel::SecretAndKeyExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::KeyMissing, CheckStatus::Ok]);
+    assert_eq!((legacy.fetches_of("a"), legacy.fetches_of("b")), (0, 1));
+}
+
+#[tokio::test]
+async fn what_is_outside_the_grant_is_missing_without_a_call_a_hint_or_a_back_ends_name() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("k", "v"), ("other", "v")]).with("hidden", &[("k", "v")]));
+    let resolver = resolver(&[("store", &store)]);
+    let grant = GrantSettings {
+        name: "a".to_owned(),
+        uids: vec![7],
+        gids: Vec::new(),
+        read: vec![SecretPattern { secret: "db".to_owned(), keys: Some(vec!["k".to_owned()]) }],
+        write: Vec::new(),
+        admin: false,
+    };
+    let access = Access::new(1, vec![grant]);
+    let viewer = access.viewer(&peer(), None).expect("granted");
+    for level in [ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
+        let references = ["{{hidden.k}}".to_owned(), "{{absent.k}}".to_owned()];
+        let reply = check(&resolver, &viewer, &references, level, false).await;
+        assert_eq!(statuses(&reply), [CheckStatus::SecretMissing, CheckStatus::SecretMissing]);
+        assert!(reply.results.iter().all(|result| result.backend.is_none() && result.hint.is_none()));
+    }
+    assert_eq!(store.calls(), 0);
+    let references = ["{{db.other}}".to_owned(), "{{db.none}}".to_owned()];
+    let reply = check(&resolver, &viewer, &references, ValidationLevel::SecretAndKeyExists, false).await;
+    assert_eq!(statuses(&reply), [CheckStatus::KeyMissing, CheckStatus::KeyMissing]);
+    assert!(reply.results.iter().all(|result| result.backend.is_none() && result.hint.is_none()));
+}

@@ -1,0 +1,4 @@
+//! How ZenML names and encodes secrets in each kind of back-end: pure functions, tested by vectors.
+
+#[cfg(feature = "zenml-sql")]
+pub mod zenml;

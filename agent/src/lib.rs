@@ -1,0 +1,41 @@
+//! The agent: `reference -> resolver -> cache -> back-end -> layout -> value -> api -> Unix socket`.
+//!
+//! # Layout, in the order of the flow
+//!
+//! * [`run`]: the wiring: settings in, parts built, served, drained.
+//! * [`listen`], [`serve`], [`pace`]: sockets, connections and their deadlines.
+//! * [`access`]: which peer may read or write what.
+//! * [`api`]: the routes; the only place that knows HTTP serving.
+//! * [`check`]: the three validation levels.
+//! * [`resolver`]: precedence and scopes, one call in flight for each secret, one consistent set for each resolve.
+//! * [`cache`], [`breaker`]: freshness and pauses; pure, the clock is an argument.
+//! * [`refresh`]: change detection.
+//! * [`backend`], [`layout`]: places that store secrets, and how ZenML writes them there.
+//! * [`audit`], [`memory`], [`shutdown`], [`clock`].
+//!
+//! The cache and the back-ends do not know each other; a back-end never caches and never logs a value; a layout does no
+//! I/O. ARCHITECTURE.md has the reasons.
+#![deny(unsafe_code)]
+
+pub mod access;
+pub mod api;
+pub mod audit;
+pub mod backend;
+pub mod breaker;
+pub mod cache;
+pub mod check;
+pub mod clock;
+pub mod layout;
+pub mod listen;
+pub mod memory;
+mod near_miss;
+pub mod pace;
+pub mod refresh;
+pub mod resolver;
+pub mod run;
+pub mod serve;
+pub mod shutdown;
+mod sys;
+
+pub use memory::harden;
+pub use run::{RunOptions, StartError, run};

@@ -1,0 +1,224 @@
+//! A connection's deadlines, kept around the stream: hyper's own timer counts an idle kept-alive connection as a slow
+//! head, and has none for writes.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// From accepting to the first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(5);
+/// From a request's first byte to the end of its head.
+const HEAD: Duration = Duration::from_secs(5);
+/// From the end of the head to the end of the body.
+const BODY: Duration = Duration::from_secs(5);
+/// Between a reply and the next request.
+const IDLE: Duration = Duration::from_secs(30);
+/// Without progress while writing.
+const WRITE: Duration = Duration::from_secs(10);
+
+const WAITING_FIRST: u8 = 0;
+const IN_HEAD: u8 = 1;
+const HANDLING: u8 = 2;
+const IN_BODY: u8 = 3;
+const WAITING_NEXT: u8 = 4;
+
+/// Where a connection is and since when. Shared by the stream, the service and the watchdog of one connection, which run
+/// as one task, so relaxed order is enough.
+pub struct Pace {
+    opened: Instant,
+    phase: AtomicU8,
+    /// Milliseconds after `opened` at which the phase began.
+    since: AtomicU64,
+    /// Milliseconds after `opened`, plus one, since which a write makes no progress; zero when none is waiting.
+    write_waits: AtomicU64,
+}
+
+impl Pace {
+    /// A connection that was opened now.
+    pub fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            phase: AtomicU8::new(WAITING_FIRST),
+            since: AtomicU64::new(0),
+            write_waits: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn enter(&self, phase: u8) {
+        self.phase.store(phase, Ordering::Relaxed);
+        self.since.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn received(&self) {
+        if matches!(self.phase.load(Ordering::Relaxed), WAITING_FIRST | WAITING_NEXT) {
+            self.enter(IN_HEAD);
+        }
+    }
+
+    /// A request is being answered; its own deadline applies.
+    pub fn handling(&self) {
+        self.phase.store(HANDLING, Ordering::Relaxed);
+    }
+
+    /// A request's body is being read.
+    pub fn reading_body(&self) {
+        self.enter(IN_BODY);
+    }
+
+    /// The reply is made.
+    pub fn replied(&self) {
+        self.enter(WAITING_NEXT);
+    }
+
+    /// Returns how long the connection may go on as it is; zero when a deadline has passed.
+    fn remaining(&self) -> Duration {
+        let since = Duration::from_millis(self.since.load(Ordering::Relaxed));
+        let now = self.opened.elapsed();
+        let limit = match self.phase.load(Ordering::Relaxed) {
+            WAITING_FIRST => FIRST_BYTE,
+            IN_HEAD => HEAD,
+            IN_BODY => BODY,
+            WAITING_NEXT => IDLE,
+            _ => IDLE,
+        };
+        let reading = match self.phase.load(Ordering::Relaxed) {
+            HANDLING => IDLE,
+            _ => (since + limit).saturating_sub(now),
+        };
+        match self.write_waits.load(Ordering::Relaxed) {
+            0 => reading,
+            // While a reply waits to be taken, its own deadline is the one that counts.
+            waits => (Duration::from_millis(waits - 1) + WRITE).saturating_sub(now),
+        }
+    }
+
+    /// Ends when a deadline has passed.
+    pub async fn exceeded(&self) {
+        loop {
+            let remaining = self.remaining();
+            if remaining.is_zero() {
+                return;
+            }
+            // At least a millisecond: the counters have no finer grain.
+            tokio::time::sleep(remaining.max(Duration::from_millis(1))).await;
+        }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A stream that tells its [`Pace`] what moves.
+pub struct PacedStream<S> {
+    stream: S,
+    pace: std::sync::Arc<Pace>,
+}
+
+impl<S> PacedStream<S> {
+    /// Wraps `stream`.
+    pub fn new(stream: S, pace: std::sync::Arc<Pace>) -> Self {
+        Self { stream, pace }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.pace.received();
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> PacedStream<S> {
+    fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
+        let waits = &self.pace.write_waits;
+        if polled.is_ready() {
+            if waits.load(Ordering::Relaxed) != 0 {
+                waits.store(0, Ordering::Relaxed);
+                self.pace.since.store(self.pace.now(), Ordering::Relaxed);
+            }
+        } else if waits.load(Ordering::Relaxed) == 0 {
+            waits.store(self.pace.now() + 1, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    /// The watchdog reads std's clock, so the limits are shown by where the pace says it is, not by waiting for them.
+    #[test]
+    fn each_phase_has_its_own_limit() {
+        let pace = Pace::new();
+        assert!(pace.remaining() <= FIRST_BYTE);
+        pace.received();
+        assert!(pace.remaining() <= HEAD && pace.phase.load(Ordering::Relaxed) == IN_HEAD);
+        pace.handling();
+        pace.reading_body();
+        assert!(pace.remaining() <= BODY);
+        pace.replied();
+        assert!(pace.remaining() > HEAD, "an idle kept-alive connection has longer than a head");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_starts_the_write_deadline_and_progress_ends_it() {
+        let (ours, mut theirs) = duplex(4);
+        let pace = std::sync::Arc::new(Pace::new());
+        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace));
+        pace.replied();
+        stream.write_all(b"1234").await.expect("fits");
+        let write = |stream: &mut PacedStream<_>, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, b"5");
+        let blocked = std::future::poll_fn(|cx| Poll::Ready(write(&mut stream, cx).is_pending())).await;
+        assert!(blocked);
+        assert!(pace.write_waits.load(Ordering::Relaxed) > 0);
+        assert!(pace.remaining() <= WRITE);
+        let mut taken = [0; 4];
+        theirs.read_exact(&mut taken).await.expect("there");
+        stream.write_all(b"5").await.expect("room again");
+        assert_eq!(pace.write_waits.load(Ordering::Relaxed), 0);
+    }
+}

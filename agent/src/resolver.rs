@@ -1,0 +1,630 @@
+//! From a name to a value: precedence over back-ends and scopes, through the cache, with one call in flight for each
+//! secret, a deadline and a breaker for each back-end, and one consistent set for each resolve.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use keyside_config::settings::{OnIdentityFailure, Poll, ScopeOrder, Settings};
+use keyside_protocol::message::BackendState;
+use tokio::sync::{Semaphore, watch};
+
+use crate::backend::{self, Backend, BackendError, Capabilities, Description, Opened, Scopes, Secret, WriteBackend};
+use crate::breaker::Breaker;
+use crate::cache::{Agreement, Bounds, Cache, Counters, Hit, Key, Lead, LookUp, Policy, Want};
+use crate::clock::Tick;
+
+/// How often a resolve reads again because a value was replaced under it.
+const MOST_GENERATION_TRIES: usize = 5;
+
+/// One back-end as the resolver uses it.
+pub struct Source {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// Whether it counts for `ready`.
+    pub required: bool,
+    reader: Arc<dyn Backend>,
+    /// Writes, where the configuration allows it.
+    pub writer: Option<Arc<dyn WriteBackend>>,
+    capabilities: Capabilities,
+    denied_means_absent: bool,
+    timeout: Duration,
+    polled: bool,
+    permits: Semaphore,
+    breaker: Mutex<Breaker>,
+    health: Mutex<Health>,
+    calls: AtomicU64,
+    /// Names from the last complete listing, for near-miss hints.
+    listed: Mutex<Option<Arc<[String]>>>,
+}
+
+#[derive(Default)]
+struct Health {
+    answered_once: bool,
+    last: Option<Result<(), BackendError>>,
+    /// The last failure came from reading a value, so no listing clears it.
+    failed_reading: bool,
+}
+
+/// Whether a call reads values: a listing works without the key that values need.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Values,
+    Names,
+}
+
+impl Health {
+    fn note(&mut self, reads: Reads, error: Option<&BackendError>) {
+        let failed = error.filter(|error| {
+            matches!(
+                error,
+                BackendError::Transient { .. } | BackendError::Identity { .. } | BackendError::Denied { .. }
+            )
+        });
+        match failed {
+            Some(error) => {
+                self.answered_once |= error.is_authoritative();
+                self.failed_reading = reads == Reads::Values && matches!(error, BackendError::Identity { .. });
+                self.last = Some(Err(error.clone()));
+            }
+            None => {
+                self.answered_once = true;
+                if reads == Reads::Values || !self.failed_reading {
+                    self.failed_reading = false;
+                    self.last = Some(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Everything about one back-end but the connection.
+pub struct SourceOptions {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// Whether it counts for `ready`.
+    pub required: bool,
+    /// A refusal means absence.
+    pub denied_means_absent: bool,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// Calls at the same time.
+    pub parallelism: usize,
+    /// Whether change detection runs for it.
+    pub polled: bool,
+}
+
+impl Source {
+    /// Puts a back-end behind its limits.
+    pub fn new(options: SourceOptions, opened: Opened) -> Self {
+        let capabilities = opened.reader.capabilities();
+        Self {
+            name: options.name,
+            kind: options.kind,
+            required: options.required,
+            reader: opened.reader,
+            writer: opened.writer,
+            capabilities,
+            denied_means_absent: options.denied_means_absent,
+            timeout: options.timeout,
+            polled: options.polled,
+            permits: Semaphore::new(options.parallelism.max(1)),
+            breaker: Mutex::default(),
+            health: Mutex::default(),
+            calls: AtomicU64::new(0),
+            listed: Mutex::default(),
+        }
+    }
+
+    /// Says what the back-end can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Tells whether a refusal means absence here.
+    pub fn denies_by_absence(&self) -> bool {
+        self.denied_means_absent
+    }
+
+    /// Tells whether change detection runs for it.
+    pub fn is_polled(&self) -> bool {
+        self.polled
+    }
+
+    /// Tells whether it has answered at least once, with whatever.
+    pub fn has_answered(&self) -> bool {
+        lock(&self.health).answered_once
+    }
+
+    /// Returns its state for `ready` and `status`.
+    pub fn state(&self) -> BackendState {
+        let health = lock(&self.health);
+        let (state, error) = match &health.last {
+            None => ("unknown", None),
+            Some(Ok(()) | Err(BackendError::NotFound | BackendError::Unusable { .. })) => ("ok", None),
+            Some(Err(error @ BackendError::Denied { .. })) => ("denied", Some(error)),
+            Some(Err(error @ BackendError::Transient { .. })) => ("unavailable", Some(error)),
+            Some(Err(error @ BackendError::Identity { .. })) => ("misconfigured", Some(error)),
+        };
+        BackendState {
+            name: self.name.clone(),
+            kind: self.kind.to_owned(),
+            required: self.required,
+            state: state.to_owned(),
+            error: error.map(ToString::to_string),
+            hint: error.and_then(BackendError::hint).map(str::to_owned),
+        }
+    }
+
+    /// Makes one call within the back-end's limits and takes note of how it went.
+    async fn call<T>(
+        &self,
+        reads: Reads,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        if !lock(&self.breaker).admits(Tick::now()) {
+            let last = lock(&self.health).last.clone();
+            return Err(match last {
+                Some(Err(error @ BackendError::Transient { .. })) => error,
+                _ => self.did_not_answer("failed repeatedly and is given a pause"),
+            });
+        }
+        let outcome = async {
+            let _permit = self.permits.acquire().await.map_err(|_| self.did_not_answer("is closing"))?;
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            call.await
+        };
+        let trial = Trial { breaker: &self.breaker };
+        let outcome = tokio::time::timeout(self.timeout, outcome)
+            .await
+            .unwrap_or_else(|_| Err(self.did_not_answer(&format!("did not answer within {:?}", self.timeout))));
+        trial.ended(outcome.as_ref().err());
+        lock(&self.health).note(reads, outcome.as_ref().err());
+        outcome
+    }
+
+    fn did_not_answer(&self, what: &str) -> BackendError {
+        BackendError::Transient { what: format!("back-end `{}` {what}", self.name), hint: None }
+    }
+}
+
+/// Gives a breaker's trial back even when the call is dropped.
+struct Trial<'a> {
+    breaker: &'a Mutex<Breaker>,
+}
+
+impl Trial<'_> {
+    fn ended(self, error: Option<&BackendError>) {
+        let mut breaker = lock(self.breaker);
+        match error {
+            Some(BackendError::Transient { .. }) => breaker.failed(Tick::now(), random_share()),
+            _ => breaker.succeeded(),
+        }
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        lock(self.breaker).abandoned();
+    }
+}
+
+/// What readers of one call wait on.
+type Flight = watch::Receiver<Option<Result<Hit, BackendError>>>;
+
+/// Narrows a look-up to one back-end or one scope.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only this back-end.
+    pub backend: Option<usize>,
+    /// Only these scopes; the configured order by default.
+    pub scopes: Option<Scopes>,
+}
+
+/// A secret that was found.
+#[derive(Clone)]
+pub struct Found {
+    /// Index of the back-end that has it.
+    pub backend: usize,
+    /// The scopes it was looked up in.
+    pub scopes: Scopes,
+    /// The value and its freshness.
+    pub hit: Hit,
+    /// Whether a call was made for it, by us or somebody we waited for.
+    pub called: bool,
+}
+
+/// A secret that was not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Miss {
+    /// The back-ends that were asked, in order; the last one gave the error.
+    pub asked: Vec<usize>,
+    /// Why; `NotFound` means that all of them definitely have none.
+    pub error: BackendError,
+}
+
+/// One consistent set of secrets.
+pub struct Generation {
+    /// Opaque; equal strings mean the same state of the cache.
+    pub id: String,
+    /// Each name with what was found.
+    pub secrets: BTreeMap<String, Found>,
+}
+
+/// What a resolve found when it did not find everything.
+pub struct Incomplete {
+    /// Each name that was found.
+    pub secrets: BTreeMap<String, Found>,
+    /// Each name that was not.
+    pub misses: BTreeMap<String, Miss>,
+}
+
+/// All back-ends behind one cache.
+pub struct Resolver {
+    sources: Vec<Arc<Source>>,
+    cache: Mutex<Cache<Flight>>,
+    scopes: Scopes,
+    instance: String,
+}
+
+impl Resolver {
+    /// Opens every back-end of `settings`. Must be called on the runtime; makes no call yet.
+    ///
+    /// Errors: what [`backend::open`] refuses, with the back-end's name.
+    pub fn open(settings: &Settings) -> Result<Self, (String, BackendError)> {
+        let cache = &settings.cache;
+        let mut sources = Vec::with_capacity(settings.backends.len());
+        let mut policies = Vec::with_capacity(settings.backends.len());
+        for configured in &settings.backends {
+            let opened =
+                backend::open(configured, settings.limits.value).map_err(|error| (configured.name.clone(), error))?;
+            let polled = match cache.poll {
+                Poll::Auto => opened.reader.capabilities().cheap_list,
+                Poll::On => true,
+                Poll::Off => false,
+            };
+            policies.push(Policy {
+                ttl: configured.ttl.unwrap_or(cache.ttl),
+                max_stale: cache.max_stale,
+                negative_ttl: cache.negative_ttl,
+                deny_on_identity_failure: cache.on_identity_failure == OnIdentityFailure::Deny,
+            });
+            let options = SourceOptions {
+                name: configured.name.clone(),
+                kind: configured.kind.type_name(),
+                required: configured.required,
+                denied_means_absent: configured.denied_means_absent,
+                timeout: configured.timeout,
+                parallelism: configured.parallelism,
+                polled,
+            };
+            sources.push(Source::new(options, opened));
+        }
+        let bounds = Bounds {
+            max_bytes: usize::try_from(cache.max_bytes).unwrap_or(usize::MAX),
+            max_entries: settings.limits.entries,
+        };
+        let scopes = match settings.agent.scope_order {
+            ScopeOrder::PrivateFirst => Scopes::PrivateFirst,
+            ScopeOrder::PublicFirst => Scopes::PublicFirst,
+        };
+        Ok(Self::new(sources, policies, bounds, scopes))
+    }
+
+    /// Puts sources, in precedence order and with a policy each, behind one cache.
+    pub fn new(sources: Vec<Source>, policies: Vec<Policy>, bounds: Bounds, scopes: Scopes) -> Self {
+        Self {
+            sources: sources.into_iter().map(Arc::new).collect(),
+            cache: Mutex::new(Cache::new(policies, bounds)),
+            scopes,
+            instance: random_id(),
+        }
+    }
+
+    /// Returns the id of this run of the agent; a new one at every start.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Returns the back-ends in precedence order.
+    pub fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// Returns the index of the back-end called `name`.
+    pub fn source_index(&self, name: &str) -> Option<usize> {
+        self.sources.iter().position(|source| source.name == name)
+    }
+
+    /// Returns the configured order of scopes.
+    pub fn scopes(&self) -> Scopes {
+        self.scopes
+    }
+
+    /// Finds the secret of exactly `name`. The first back-end that definitely has it wins; only a definite absence goes
+    /// on to the next.
+    pub async fn secret(self: &Arc<Self>, name: &str, selection: Selection, want: Want) -> Result<Found, Miss> {
+        let scopes = selection.scopes.unwrap_or(self.scopes);
+        let mut asked = Vec::new();
+        for (backend, source) in self.sources.iter().enumerate() {
+            if selection.backend.is_some_and(|only| only != backend) {
+                continue;
+            }
+            asked.push(backend);
+            let (result, called) = self.read(Key { backend, scopes, name }, want).await;
+            match result {
+                Ok(hit) => return Ok(Found { backend, scopes, hit, called }),
+                Err(BackendError::NotFound) => {}
+                Err(BackendError::Denied { .. }) if source.denied_means_absent => {}
+                Err(error) => return Err(Miss { asked, error }),
+            }
+        }
+        Err(Miss { asked, error: BackendError::NotFound })
+    }
+
+    /// Reads `names`, each once, as one consistent set: none of them was replaced in the cache between the first and the
+    /// last read. Errors: every name that was not found, all at once, beside what was.
+    pub async fn generation(self: &Arc<Self>, names: &[&str]) -> Result<Generation, Incomplete> {
+        for attempt in 1.. {
+            let reads = names.iter().map(|name| self.secret(name, Selection::default(), Want::Usual));
+            let mut secrets = BTreeMap::new();
+            let mut misses = BTreeMap::new();
+            for (name, result) in names.iter().zip(join_all(reads).await) {
+                match result {
+                    Ok(found) => {
+                        secrets.insert((*name).to_owned(), found);
+                    }
+                    Err(miss) => {
+                        misses.insert((*name).to_owned(), miss);
+                    }
+                }
+            }
+            if !misses.is_empty() {
+                return Err(Incomplete { secrets, misses });
+            }
+            let cache = self.cache();
+            let agreement = cache.agreement(secrets.iter().map(|(name, found)| {
+                let key = Key { backend: found.backend, scopes: found.scopes, name };
+                (key, found.hit.cached.revision)
+            }));
+            let settled = match agreement {
+                Agreement::Held => true,
+                // Not held may be too large to hold; reading again would not change that.
+                Agreement::Gone => attempt > 1,
+                Agreement::Replaced => false,
+            };
+            if settled {
+                let id = format!("{}-{}", self.instance, cache.revision());
+                return Ok(Generation { id, secrets });
+            }
+            drop(cache);
+            if attempt >= MOST_GENERATION_TRIES {
+                let what = "the secrets change faster than they can be read together".to_owned();
+                let error = BackendError::Transient { what, hint: None };
+                let miss = |name: &&str| ((*name).to_owned(), Miss { asked: Vec::new(), error: error.clone() });
+                return Err(Incomplete { secrets: BTreeMap::new(), misses: names.iter().map(miss).collect() });
+            }
+        }
+        unreachable!("the loop returns by its last attempt")
+    }
+
+    /// Reads one entry; also tells whether a call was made for it. A reader that goes away does not cancel the call that
+    /// others wait for.
+    async fn read(self: &Arc<Self>, key: Key<'_>, want: Want) -> (Result<Hit, BackendError>, bool) {
+        let mut sender = None;
+        let look_up = self.cache().look_up(key, Tick::now(), want, || {
+            let (send, receive) = watch::channel(None);
+            sender = Some(send);
+            receive
+        });
+        let flight = match look_up {
+            LookUp::Fresh(hit) => return (Ok(hit), false),
+            LookUp::Absent(error) => return (Err(error), false),
+            LookUp::Stale { hit, lead } => {
+                if let Some((lead, sender)) = lead.zip(sender) {
+                    self.launch(key, lead, sender);
+                }
+                return (Ok(hit), false);
+            }
+            LookUp::Join(flight) => flight,
+            LookUp::Lead(lead) => {
+                let flight = lead.flight.clone();
+                if let Some(sender) = sender {
+                    self.launch(key, lead, sender);
+                }
+                flight
+            }
+        };
+        (landed(flight).await, true)
+    }
+
+    fn launch(
+        self: &Arc<Self>,
+        key: Key<'_>,
+        lead: Lead<Flight>,
+        sender: watch::Sender<Option<Result<Hit, BackendError>>>,
+    ) {
+        let resolver = Arc::clone(self);
+        let (backend, scopes, name) = (key.backend, key.scopes, key.name.to_owned());
+        tokio::spawn(async move {
+            let call = Call { resolver: &resolver, key: Key { backend, scopes, name: &name }, id: lead.id };
+            let source = &resolver.sources[backend];
+            let result = source.call(Reads::Values, source.reader.fetch(&name, scopes)).await;
+            let served = call.complete(lead.began, result);
+            // Nobody may be waiting any more: a stale value was served meanwhile.
+            let _ = sender.send(Some(served));
+        });
+    }
+
+    /// Describes `names` in one back-end without reading values; counts as one call for each 500 names.
+    pub async fn describe(
+        &self,
+        backend: usize,
+        names: &[&str],
+        scopes: Scopes,
+    ) -> Result<Vec<Option<Description>>, BackendError> {
+        let source = &self.sources[backend];
+        source.call(Reads::Names, source.reader.describe(names, scopes)).await
+    }
+
+    /// Lists one back-end, and takes the listing as change detection where it is one.
+    pub async fn list(self: &Arc<Self>, backend: usize) -> Result<Vec<Description>, BackendError> {
+        let source = &self.sources[backend];
+        let asked = Tick::now();
+        let listing = source.call(Reads::Names, source.reader.list()).await?;
+        *lock(&source.listed) = Some(listing.iter().map(|description| description.name.clone()).collect());
+        if source.capabilities.cheap_list {
+            let again = self.cache().compare(backend, &listing, asked);
+            for (scopes, name) in again {
+                self.reread(backend, scopes, name);
+            }
+        }
+        Ok(listing)
+    }
+
+    fn reread(self: &Arc<Self>, backend: usize, scopes: Scopes, name: String) {
+        let resolver = Arc::clone(self);
+        tokio::spawn(async move {
+            let (result, _) = resolver.read(Key { backend, scopes, name: &name }, Want::Reread).await;
+            if let Err(error) = result {
+                tracing::debug!(secret = name, backend = resolver.sources[backend].name, %error, "changed and gone");
+            }
+        });
+    }
+
+    /// Returns the name closest to `name` among `candidates` of the last listings that `allowed` lets through.
+    pub fn near_miss(&self, name: &str, allowed: impl Fn(&str) -> bool) -> Option<String> {
+        let listings: Vec<_> = self.sources.iter().filter_map(|source| lock(&source.listed).clone()).collect();
+        let names = listings.iter().flat_map(|listing| listing.iter()).map(String::as_str);
+        crate::near_miss::nearest(name, names.filter(|candidate| allowed(candidate))).map(str::to_owned)
+    }
+
+    /// Tells whether near-miss hints have names to choose from.
+    pub fn has_listing(&self, backend: usize) -> bool {
+        lock(&self.sources[backend].listed).is_some()
+    }
+
+    /// Returns what would be served now without asking anybody; not counted as a read.
+    pub fn peek(&self, key: Key<'_>) -> Option<Hit> {
+        self.cache().peek(key, Tick::now())
+    }
+
+    /// Forgets everything about `name` in `backend`, after a write.
+    pub fn forget(&self, backend: usize, name: &str) {
+        self.cache().forget(backend, name);
+    }
+
+    /// Returns the counters, the number of entries and their bytes.
+    pub fn cache_state(&self) -> (Counters, usize, usize) {
+        let cache = self.cache();
+        (cache.counters(), cache.len(), cache.bytes())
+    }
+
+    /// Returns the cached names, sorted, each once.
+    pub fn cached_names(&self) -> Vec<String> {
+        let cache = self.cache();
+        let mut names: Vec<String> =
+            (0..self.sources.len()).flat_map(|backend| cache.names(backend)).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Returns the calls made to back-ends so far.
+    pub fn backend_calls(&self) -> u64 {
+        self.sources.iter().map(|source| source.calls.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Tells whether every required back-end has answered once.
+    pub fn is_ready(&self) -> bool {
+        self.sources.iter().all(|source| !source.required || source.has_answered())
+    }
+
+    /// Wipes the cache and closes the back-ends.
+    pub async fn close(&self) {
+        self.cache().clear();
+        for source in &self.sources {
+            source.permits.close();
+            source.reader.close().await;
+        }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache<Flight>> {
+        lock(&self.cache)
+    }
+}
+
+/// One call under way; gives its place up if it ends without an answer, so that later readers do not wait for it.
+struct Call<'a> {
+    resolver: &'a Resolver,
+    key: Key<'a>,
+    id: u64,
+}
+
+impl Call<'_> {
+    fn complete(&self, began: Tick, result: Result<Secret, BackendError>) -> Result<Hit, BackendError> {
+        let (served, outcome) =
+            self.resolver.cache().complete(self.key, self.id, began, Tick::now(), random_share(), result);
+        tracing::debug!(
+            secret = self.key.name,
+            backend = self.resolver.sources[self.key.backend].name,
+            ?outcome,
+            "back-end call ended"
+        );
+        served
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.resolver.cache().abandon(self.key, self.id);
+    }
+}
+
+async fn landed(mut flight: Flight) -> Result<Hit, BackendError> {
+    match flight.wait_for(Option::is_some).await {
+        Ok(outcome) => match &*outcome {
+            Some(result) => result.clone(),
+            None => Err(lost()),
+        },
+        Err(_) => Err(lost()),
+    }
+}
+
+fn lost() -> BackendError {
+    BackendError::Transient { what: "the call to the back-end was cut off".to_owned(), hint: None }
+}
+
+/// A panic while a lock was held has not left half a change behind: every change under these locks is one assignment or
+/// is complete before anything can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn random_id() -> String {
+    let mut bytes = [0; 8];
+    // Without entropy the clock still tells two runs apart, which is all an instance id is for.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = (Tick::now().since(Tick::at(Duration::ZERO)).as_nanos() as u64).to_be_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A share from 0 to 1 for jitter; half where there is no entropy.
+pub fn random_share() -> f64 {
+    let mut bytes = [0; 4];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Closed-loop load on servers behind Unix sockets, and spawn-to-exit times of commands, side by side in one run.
+//!
+//! A machine's speed drifts while it is measured, so nothing here is compared across runs. Time is cut into short slices
+//! that go round the targets (A B C A B C ...), a ratio is taken within each round, and the figure is the median over
+//! the rounds: what drifts moves both sides of it. The first target is the floor that the others are held against.
+//! A server's CPU time for each request comes from its own CPU clock and holds even where latency does not.
+//!
+//! # Layout
+//!
+//! `arguments` -> `target` -> `load` (with `http` for framing, `process` for CPU time, `latency` for quantiles, `floor`
+//! for the echo server) or `spawn` -> `report`.
+
+mod arguments;
+mod error;
+mod floor;
+mod http;
+mod latency;
+mod load;
+mod process;
+mod report;
+mod spawn;
+mod target;
+
+use std::process::ExitCode;
+
+use arguments::{Command, LoadPlan};
+use error::BenchError;
+use target::{Protocol, Target};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments::parse(&arguments).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(BenchError::Usage(what)) => {
+            eprintln!("keyside-bench: {what}\n\n{}", arguments::USAGE);
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            eprintln!("keyside-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), BenchError> {
+    match command {
+        Command::Help => {
+            println!("{}", arguments::USAGE);
+            Ok(())
+        }
+        Command::ServeEcho { socket } => floor::serve(&socket),
+        Command::Load(plan) => measure_load(plan),
+        Command::Spawn(plan) => {
+            if let Some(cpu) = plan.pin {
+                process::pin_self(cpu)?;
+            }
+            report::spawns(&spawn::run(&plan.commands, plan.runs)?, plan.json)
+        }
+    }
+}
+
+fn measure_load(mut plan: LoadPlan) -> Result<(), BenchError> {
+    // The floor's server inherits the CPU, so pinning comes first.
+    if let Some(cpu) = plan.pin {
+        process::pin_self(cpu)?;
+    }
+    let floor = plan.echo_floor.map(|_| floor::Floor::start()).transpose()?;
+    if let Some((floor, size)) = floor.as_ref().zip(plan.echo_floor) {
+        let mut target = Target::new(floor.socket().to_owned());
+        target.name = format!("echo of {size} B");
+        target.protocol = Protocol::Echo { size };
+        plan.targets.insert(0, target);
+    }
+    for target in &mut plan.targets {
+        target.find_server()?;
+        if let (Some(cpu), Some(server)) = (plan.pin, target.server) {
+            process::pin_server(server, cpu)?;
+        }
+    }
+    for &connections in &plan.connections {
+        for target in &plan.targets {
+            load::run(target, connections, plan.warmup)?;
+        }
+        let mut slices: Vec<Vec<load::Slice>> = plan.targets.iter().map(|_| Vec::new()).collect();
+        for _ in 0..plan.rounds {
+            for (target, slices) in plan.targets.iter().zip(&mut slices) {
+                slices.push(load::run(target, connections, plan.slice)?);
+            }
+        }
+        report::loads(&plan, connections, &slices)?;
+    }
+    Ok(())
+}

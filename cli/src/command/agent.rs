@@ -1,0 +1,48 @@
+//! `agent`: the agent in the foreground, or a look at its configuration.
+
+use keyside_agent::RunOptions;
+
+use crate::args::AgentArgs;
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
+use crate::{log, output, session, sys};
+
+/// Runs until a signal, or until the last client has gone.
+pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> {
+    // Before anything is read that could be secret.
+    keyside_agent::harden().map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("cannot protect this process's memory: {}", output::io_text(&error)))
+            .hint("does a sandbox forbid prctl or setrlimit?")
+    })?;
+    if args.check_config {
+        load(globals)?;
+        output::print(b"configuration ok\n")?;
+        return Ok(Exit::Done);
+    }
+    let embedded = match args.fd {
+        None => None,
+        Some(number) => {
+            Some(sys::inherit_socket(number).map_err(|error| Failure::usage(format!("`--fd {number}`: it {error}")))?)
+        }
+    };
+    log::start(globals, embedded.is_some())?;
+    let settings = load(globals)?;
+    let options = RunOptions {
+        embedded,
+        exit_with_last_client: args.exit_with_last_client,
+        runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").map(Into::into),
+    };
+    match keyside_agent::run(settings, options) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Failure {
+            exit: Exit::Passed(error.exit_code()),
+            lines: Vec::new(),
+            what: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        }),
+    }
+}
+
+fn load(globals: &Globals) -> Result<keyside_config::Settings, Failure> {
+    keyside_config::load(&session::load_request(globals)).map_err(session::bad_configuration)
+}

@@ -1,0 +1,106 @@
+//! `status`: the agent at a glance.
+
+use std::time::Duration;
+
+use keyside_protocol::message::StatusReply;
+use keyside_protocol::units::ByteSize;
+
+use crate::args::{StatusArgs, StatusFormat};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
+use crate::output::{Paint, columns, paint, print, printable, stdout_is_terminal};
+use crate::session::{Session, unreadable};
+
+const DOING: &str = "ask for the agent's status";
+
+/// Prints what the agent says of itself.
+pub(super) fn run(globals: &Globals, args: &StatusArgs) -> Result<Exit, Failure> {
+    if args.watch {
+        return Err(Failure::not_yet("status --watch").hint("call `keyside status` again"));
+    }
+    let mut session = Session::of_running(globals, Duration::ZERO)?;
+    let reply = session.request(DOING, "GET", "/v1/status", None)?;
+    let text = match args.format {
+        // Through a value of any shape: what a newer agent adds is printed too.
+        StatusFormat::Json => {
+            let value: serde_json::Value =
+                serde_json::from_slice(reply.body()).map_err(|error| unreadable(DOING, &error))?;
+            format!("{value:#}\n")
+        }
+        StatusFormat::Text => {
+            let status = serde_json::from_slice(reply.body()).map_err(|error| unreadable(DOING, &error))?;
+            text(&status, globals.color_for(stdout_is_terminal()))
+        }
+    };
+    print(text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+fn text(status: &StatusReply, color: bool) -> String {
+    let ready = if status.ready { paint("ready", Paint::Green, color) } else { paint("not ready", Paint::Red, color) };
+    let cache = &status.cache;
+    let mut rows = vec![
+        vec![
+            "agent".to_owned(),
+            format!("{ready}, version {}, pid {}, up {}", status.version, status.pid, span(status.uptime_seconds)),
+        ],
+        vec!["instance".into(), printable(&status.instance).into_owned()],
+        vec!["level".into(), status.validation_level.to_string()],
+        vec!["scopes".into(), status.scope_order.clone()],
+        vec![
+            "cache".into(),
+            format!(
+                "{} secrets, {} of {} bytes; {} fresh, {} stale, {} missed; {} back-end calls",
+                cache.entries,
+                cache.bytes,
+                ByteSize(cache.max_bytes),
+                cache.hits,
+                cache.stale_hits,
+                cache.misses,
+                cache.backend_calls
+            ),
+        ],
+        vec!["connections".into(), status.connections.to_string()],
+    ];
+    for listener in &status.listeners {
+        rows.push(vec!["listener".into(), printable(listener).into_owned()]);
+    }
+    for backend in &status.backends {
+        let state = match backend.state.as_str() {
+            "ok" => paint("ok", Paint::Green, color),
+            "unknown" => paint("unknown", Paint::Yellow, color),
+            other => paint(other, Paint::Red, color),
+        };
+        let required = if backend.required { "" } else { ", not required" };
+        let mut text = format!("{} ({}{required}): {state}", backend.name, backend.kind);
+        for more in [backend.error.as_deref(), backend.hint.as_deref()].into_iter().flatten() {
+            text.push_str("; ");
+            text.push_str(&printable(more));
+        }
+        rows.push(vec!["back-end".into(), text]);
+    }
+    columns(&rows)
+}
+
+/// Seconds as the two largest units.
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn a_span_shows_its_two_largest_units() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m 1s"), (3_660, "1h 1m"), (90_000, "1d 1h")] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

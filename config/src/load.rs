@@ -1,0 +1,239 @@
+//! The whole way from files and variables to settings.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keyside_protocol::level::{LEVEL_VARIABLE, ValidationLevel};
+
+use crate::check::{self, Report};
+use crate::environment::Environment;
+use crate::file::{self, MAX_CONFIG_BYTES, ReadError, Trust};
+use crate::meaning;
+use crate::mistake::{ConfigError, Mistake};
+use crate::settings::{BackendKind, BackendSettings, Settings};
+use crate::socket;
+use crate::tree::{self, Entry, Node};
+use crate::variables;
+use crate::written;
+use crate::zenml;
+
+/// What a load may look at.
+pub struct LoadRequest {
+    /// `--config` or `KEYSIDE_CONFIG`; without it, the default paths.
+    pub config: Option<PathBuf>,
+    /// `--socket` or `KEYSIDE_SOCKET`; takes the place of `[agent] socket`.
+    pub socket: Option<PathBuf>,
+    /// All variables.
+    pub environment: Environment,
+    /// Our own uid: a configuration file must belong to it or to root.
+    pub uid: u32,
+}
+
+/// The text of a configuration file.
+struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+/// What happens when a file at a default path may not be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    Fails,
+    CountsAsAbsent,
+}
+
+/// Loads the agent's configuration: defaults < file < environment < flags, and ZenML's own store where no back-end is
+/// configured. Reads files, variables from the request and the system's users and groups; writes nothing.
+///
+/// # Errors
+/// Every mistake at once. Trying again helps only after something was changed.
+pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
+    let document = read_document(request, Unreadable::Fails)?;
+    let mut report = Report::new(document.as_ref().map(|document| document.path.as_path()));
+    let (root, is_sound) = parse(document.as_ref(), &mut report);
+    let variables = {
+        let known_names = |table: &str| names_in(&root, table);
+        variables::read(&request.environment, &known_names, &mut report)
+    };
+    if !is_sound {
+        // Half a document would give mistakes that nobody made.
+        check::document(&variables.root, &mut report);
+        return Err(report.mistakes.into());
+    }
+    let file_layer = check::document(&root, &mut report);
+    let variable_layer = check::document(&variables.root, &mut report);
+    if let Some(refusal) = request.socket.as_deref().and_then(socket::refusal) {
+        report.mistakes.push(refused_socket(&refusal));
+    }
+    let written = written::merge(file_layer, variable_layer)?;
+
+    let mut sources = Vec::new();
+    sources.extend(document.map(|document| document.path.display().to_string()));
+    if !variables.names.is_empty() {
+        sources.push(format!("the variables {}", variables.names.join(", ")));
+    }
+    let mut agent = meaning::agent(&written, request.socket.clone(), &mut report);
+    match client_level(&request.environment) {
+        Ok(Some(level)) => agent.validation_level = level,
+        Ok(None) => {}
+        Err(error) => report.mistakes.extend(error.mistakes),
+    }
+    let (backends, names) = if report.has_entry_of("backend") {
+        let backends = meaning::backends(&written, &request.environment, &mut report);
+        (backends, written.backend.keys().cloned().collect())
+    } else {
+        let found = zenml::find(&request.environment, request.uid);
+        let backends = match found {
+            Ok(found) => {
+                sources.extend(found.sources);
+                vec![zenml_backend(found.store)]
+            }
+            Err(mistakes) => {
+                report.mistakes.extend(mistakes);
+                Vec::new()
+            }
+        };
+        (backends, vec![ZENML_BACKEND.to_owned()])
+    };
+    let backends = meaning::in_precedence(backends, &names, &written.agent, &mut report);
+    let settings = Settings {
+        agent,
+        cache: meaning::cache(&written.cache),
+        backends,
+        grants: meaning::grants(&written, &mut report),
+        limits: meaning::limits(&written.limits),
+        audit: meaning::audit(&written.audit, &mut report),
+        exec: written.exec,
+        profiles: written.profile,
+        sources,
+    };
+    if report.mistakes.is_empty() { Ok(settings) } else { Err(report.mistakes.into()) }
+}
+
+/// Returns the named socket for a client: the request's own, else `[agent] socket`; `None` when nothing names one.
+/// All other tables are skipped unread, and a default-path file that may not be read counts as absent.
+///
+/// # Errors
+/// A named file that cannot be read, a file that is no TOML or may be written by others, a path that no socket can have.
+pub fn configured_socket(request: &LoadRequest) -> Result<Option<PathBuf>, ConfigError> {
+    if let Some(path) = &request.socket {
+        return match socket::refusal(path) {
+            None => Ok(Some(path.clone())),
+            Some(refusal) => Err(refused_socket(&refusal).into()),
+        };
+    }
+    let document = read_document(request, Unreadable::CountsAsAbsent)?;
+    let mut report = Report::new(document.as_ref().map(|document| document.path.as_path()));
+    let (root, is_sound) = parse(document.as_ref(), &mut report);
+    if !is_sound {
+        return Err(report.mistakes.into());
+    }
+    // Duplicates elsewhere are the agent's to report.
+    report.mistakes.clear();
+    let of_socket = request.environment.iter().filter(|(name, _)| name.eq_ignore_ascii_case("KEYSIDE_AGENT__SOCKET"));
+    let variables = variables::read(&Environment::from_pairs(of_socket), &|_| Vec::new(), &mut report);
+    let mut socket = None;
+    for mut root in [root, variables.root] {
+        only_socket(&mut root);
+        let layer = check::document(&root, &mut report);
+        let agent = layer.get("agent").and_then(|agent| agent.as_dict());
+        if let Some(path) = agent.and_then(|agent| agent.get("socket")).and_then(|path| path.as_str()) {
+            socket = Some(PathBuf::from(path));
+        }
+    }
+    if report.mistakes.is_empty() { Ok(socket) } else { Err(report.mistakes.into()) }
+}
+
+/// Returns the level in `ZENML_SECRET_VALIDATION_LEVEL`: what a client sends with its checks, and what the agent
+/// itself prefers to its configuration.
+///
+/// # Errors
+/// A word that is no level, the empty string too.
+pub fn client_level(environment: &Environment) -> Result<Option<ValidationLevel>, ConfigError> {
+    let Some(text) = environment.text(LEVEL_VARIABLE)? else { return Ok(None) };
+    match text.parse() {
+        Ok(level) => Ok(Some(level)),
+        Err(error) => Err(Mistake::of_variable(LEVEL_VARIABLE, error).into()),
+    }
+}
+
+fn refused_socket(refusal: &str) -> Mistake {
+    Mistake::plain(format!("--socket or KEYSIDE_SOCKET: {refusal}"))
+        .with_hint("name a short absolute path, such as /run/keyside/agent.sock")
+}
+
+/// The name of the back-end that ZenML's own store gets.
+const ZENML_BACKEND: &str = "store";
+
+fn zenml_backend(store: crate::settings::ZenmlSqlSettings) -> BackendSettings {
+    BackendSettings {
+        name: ZENML_BACKEND.to_owned(),
+        kind: BackendKind::ZenmlSql(store),
+        required: true,
+        parallelism: 8,
+        timeout: Duration::from_secs(8),
+        ttl: None,
+        writable: false,
+        denied_means_absent: false,
+    }
+}
+
+/// Reads the named file, or the first default one that is there.
+fn read_document(request: &LoadRequest, unreadable: Unreadable) -> Result<Option<Document>, ConfigError> {
+    if let Some(path) = &request.config {
+        return read_text(path, request.uid).map(Some).map_err(|error| error.into_mistake(path).into());
+    }
+    for path in file::default_paths(&request.environment, request.uid) {
+        match read_text(&path, request.uid) {
+            Ok(document) => return Ok(Some(document)),
+            Err(ReadError::Absent) => {}
+            Err(ReadError::NotPermitted) if unreadable == Unreadable::CountsAsAbsent => {}
+            Err(error) => return Err(error.into_mistake(&path).into()),
+        }
+    }
+    Ok(None)
+}
+
+fn read_text(path: &Path, uid: u32) -> Result<Document, ReadError> {
+    let bytes = file::read(path, MAX_CONFIG_BYTES, Trust::OwnedBy(uid))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Document { path: path.to_owned(), text: text.to_owned() }),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            Err(ReadError::Other(format!("line {line} of this file is not UTF-8")))
+        }
+    }
+}
+
+/// Parses the document and reports what is no TOML; `false` when the tree is not to be trusted.
+fn parse(document: Option<&Document>, report: &mut Report) -> (Vec<Entry>, bool) {
+    let Some(document) = document else { return (Vec::new(), true) };
+    let (root, mistakes) = tree::parse(&document.text);
+    let is_sound = mistakes.iter().all(|mistake| mistake.duplicate);
+    for mistake in mistakes {
+        report.mistake(&mistake.place, mistake.what);
+    }
+    (root, is_sound)
+}
+
+/// Returns the `NAME`s of the `[table.NAME]` in a document.
+fn names_in(root: &[Entry], table: &str) -> Vec<String> {
+    root.iter()
+        .filter(|entry| entry.name == table)
+        .filter_map(|entry| match &entry.value.node {
+            Node::Table(entries) => Some(entries.iter().map(|entry| entry.name.clone())),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+/// Leaves nothing of a document but `[agent] socket`.
+fn only_socket(root: &mut Vec<Entry>) {
+    root.retain(|entry| entry.name == "agent");
+    for entry in root {
+        if let Node::Table(entries) = &mut entry.value.node {
+            entries.retain(|entry| entry.name == "socket");
+        }
+    }
+}

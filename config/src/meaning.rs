@@ -1,0 +1,332 @@
+//! What the merged layers mean together: what needs another key, names that must exist, secrets that are pointed at.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::accounts::{self, OVERFLOW_ID};
+use crate::check::Report;
+use crate::environment::Environment;
+use crate::key_material;
+use crate::settings::{
+    AgentSettings, AuditSettings, BackendKind, BackendSettings, CacheSettings, EncryptionKey, GrantSettings,
+    LimitSettings, ListenerSettings, OnIdentityFailure, Poll, ScopeOrder, SecretPattern, ZenmlSqlSettings,
+};
+use crate::sqlite_url;
+use crate::suggest;
+use crate::written::{
+    Written, WrittenAgent, WrittenAudit, WrittenBackend, WrittenCache, WrittenGrant, WrittenLimits, WrittenListener,
+    WrittenPattern,
+};
+
+/// Returns `[agent]`; the validation level is the caller's to override.
+pub(crate) fn agent(written: &Written, flag_socket: Option<PathBuf>, report: &mut Report) -> AgentSettings {
+    let WrittenAgent { socket, socket_mode, socket_group, validation_level, scope_order, request_timeout, .. } =
+        &written.agent;
+    group_exists(socket_group.as_deref(), &["agent", "socket_group"], report);
+    let mut listeners = Vec::new();
+    if let Some(path) = flag_socket.or_else(|| socket.as_ref().map(PathBuf::from)) {
+        listeners.push(ListenerSettings {
+            name: OWN_LISTENER.to_owned(),
+            path,
+            mode: *socket_mode,
+            group: socket_group.clone(),
+            grants: None,
+        });
+    }
+    for (name, listener) in &written.listener {
+        if let Some(settings) = one_listener(name, listener, written, report) {
+            match listeners.iter().find(|other: &&ListenerSettings| other.path == settings.path) {
+                Some(other) => {
+                    let what = format!("[listener.{name}] has the same `path` as `{}`", other.name);
+                    report.mistake_at(&["listener", name, "path"], what);
+                }
+                None => listeners.push(settings),
+            }
+        }
+    }
+    AgentSettings {
+        listeners,
+        socket_mode: *socket_mode,
+        socket_group: socket_group.clone(),
+        validation_level: *validation_level,
+        scope_order: match scope_order.as_str() {
+            "public-first" => ScopeOrder::PublicFirst,
+            _ => ScopeOrder::PrivateFirst,
+        },
+        request_timeout: request_timeout.0,
+    }
+}
+
+/// The name of the listener that `[agent] socket` stands for.
+const OWN_LISTENER: &str = "agent";
+
+fn one_listener(name: &str, written: &WrittenListener, all: &Written, report: &mut Report) -> Option<ListenerSettings> {
+    if name == OWN_LISTENER {
+        let what = "the name `agent` stands for `socket` in [agent]; give this listener another one";
+        report.mistake_at(&["listener", name], what);
+    }
+    group_exists(written.group.as_deref(), &["listener", name, "group"], report);
+    for (index, grant) in written.grants.iter().flatten().enumerate() {
+        if !all.grant.contains_key(grant) && report.place(&["grant", grant]).is_none() {
+            let near = suggest::nearest(grant, all.grant.keys().map(String::as_str));
+            let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let what = format!("`grants` in [listener.{name}] names `{grant}`, but there is no [grant.{grant}]{near}");
+            report.mistake_at(&["listener", name, "grants", &index.to_string()], what);
+        }
+    }
+    required(written.path.as_ref(), "path", "listener", name, report).map(|path| ListenerSettings {
+        name: name.to_owned(),
+        path: PathBuf::from(path),
+        mode: written.mode,
+        group: written.group.clone(),
+        grants: written.grants.clone(),
+    })
+}
+
+/// Returns a key that must be there; a wrong one has been reported already.
+fn required<'v>(
+    value: Option<&'v String>,
+    key: &str,
+    table: &str,
+    name: &str,
+    report: &mut Report,
+) -> Option<&'v String> {
+    if value.is_none() && report.place(&[table, name, key]).is_none() {
+        report.mistake_at(&[table, name], format!("[{table}.{name}] has no `{key}`"));
+    }
+    value
+}
+
+fn group_exists(group: Option<&str>, path: &[&str], report: &mut Report) {
+    let Some(group) = group else { return };
+    if group.parse::<u32>().is_ok() {
+        return;
+    }
+    if let Err(what) = accounts::gid_of(group) {
+        report.mistake_at(path, format!("group `{}`: {what}", crate::mistake::shown(group)));
+    }
+}
+
+/// Returns `[cache]`.
+pub(crate) fn cache(written: &WrittenCache) -> CacheSettings {
+    CacheSettings {
+        ttl: written.ttl.0,
+        max_stale: written.max_stale.0,
+        negative_ttl: written.negative_ttl.0,
+        max_bytes: written.max_bytes,
+        poll: match written.poll.as_str() {
+            "on" => Poll::On,
+            "off" => Poll::Off,
+            _ => Poll::Auto,
+        },
+        poll_interval: written.poll_interval.0,
+        jitter: written.jitter,
+        on_identity_failure: match written.on_identity_failure.as_str() {
+            "deny" => OnIdentityFailure::Deny,
+            _ => OnIdentityFailure::Stale,
+        },
+    }
+}
+
+/// Returns every `[backend.*]` that can be used, in no order of precedence yet.
+pub(crate) fn backends(written: &Written, environment: &Environment, report: &mut Report) -> Vec<BackendSettings> {
+    let mut backends = Vec::new();
+    for (name, backend) in &written.backend {
+        // A type that is missing or wrong says nothing about the other keys.
+        if required(backend.kind.as_ref(), "type", "backend", name, report).is_none() {
+            continue;
+        }
+        let foreign: Vec<String> =
+            report.keys_of("backend", name).filter(|key| crate::schema::is_foreign(key)).map(str::to_owned).collect();
+        for key in foreign {
+            let what = format!("`{key}` in [backend.{name}] has no meaning for a \"zenml-sql\" back-end on SQLite");
+            report.mistake_at(&["backend", name, &key], what);
+        }
+        let path = required(backend.url.as_ref(), "url", "backend", name, report).and_then(|url| {
+            sqlite_url::path_of(url)
+                .map_err(|what| {
+                    report.mistake_at(&["backend", name, "url"], format!("`url` in [backend.{name}]: {what}"))
+                })
+                .ok()
+        });
+        let encryption_key = encryption_key(name, backend, environment, report);
+        if let Some(path) = path {
+            backends.push(BackendSettings {
+                name: name.clone(),
+                kind: BackendKind::ZenmlSql(ZenmlSqlSettings {
+                    path,
+                    encryption_key,
+                    user: backend.user.clone(),
+                    user_required: backend.user.is_some(),
+                    workspace: backend.workspace.clone(),
+                }),
+                required: backend.required,
+                parallelism: backend.parallelism,
+                timeout: backend.timeout.0,
+                ttl: backend.ttl.map(|ttl| ttl.0),
+                writable: backend.writable,
+                denied_means_absent: backend.denied_means_absent,
+            });
+        }
+    }
+    backends
+}
+
+fn encryption_key(
+    name: &str,
+    written: &WrittenBackend,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<EncryptionKey> {
+    let settings = [
+        ("encryption_key_env", &written.encryption_key_env),
+        ("encryption_key_file", &written.encryption_key_file),
+        ("encryption_key_credential", &written.encryption_key_credential),
+    ];
+    let mut given = settings.iter().filter_map(|(setting, value)| Some((*setting, value.as_ref()?)));
+    let (setting, value) = given.next()?;
+    for (other, _) in given {
+        let what = format!("`{other}` in [backend.{name}] names a second encryption key beside `{setting}`; keep one");
+        report.mistake_at(&["backend", name, other], what);
+    }
+    let key = match setting {
+        "encryption_key_env" => key_material::from_variable(setting, value, environment),
+        "encryption_key_file" => key_material::from_file(setting, value.as_ref()),
+        _ => key_material::from_credential(setting, value, environment),
+    };
+    key.map_err(|what| {
+        report.mistake_at(&["backend", name, setting], format!("`{setting}` in [backend.{name}]: {what}"))
+    })
+    .ok()
+}
+
+/// Puts the back-ends into the order of `precedence`, which must name each of `names` exactly once.
+pub(crate) fn in_precedence(
+    backends: Vec<BackendSettings>,
+    names: &[String],
+    written: &WrittenAgent,
+    report: &mut Report,
+) -> Vec<BackendSettings> {
+    let Some(precedence) = &written.precedence else {
+        if let [_, second, ..] = names
+            && report.place(&["agent", "precedence"]).is_none()
+        {
+            let list = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+            let what = format!(
+                "with two back-ends or more, `precedence` in [agent] must say their order, such as precedence = [{list}]"
+            );
+            report.mistake_at(&["backend", second], what);
+        }
+        return backends;
+    };
+    let mut seen = BTreeSet::new();
+    for (index, name) in precedence.iter().enumerate() {
+        let path = ["agent", "precedence", &index.to_string()];
+        if !names.contains(name) {
+            let near = suggest::nearest(name, names.iter().map(String::as_str));
+            let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let name = crate::mistake::shown(name);
+            report.mistake_at(&path, format!("`precedence` in [agent] names `{name}`, which is no back-end{near}"));
+        } else if !seen.insert(name) {
+            report.mistake_at(&path, format!("`precedence` in [agent] names `{name}` twice"));
+        }
+    }
+    let missing: Vec<String> =
+        names.iter().filter(|name| !seen.contains(name)).map(|name| format!("`{name}`")).collect();
+    if !missing.is_empty() {
+        let what = format!("`precedence` in [agent] leaves out {}", missing.join(", "));
+        report.mistake_at(&["agent", "precedence"], what);
+    }
+    let mut backends = backends;
+    backends.sort_by_key(|backend| precedence.iter().position(|name| *name == backend.name));
+    backends
+}
+
+/// Returns every `[grant.*]`, with names of users and groups looked up.
+pub(crate) fn grants(written: &Written, report: &mut Report) -> Vec<GrantSettings> {
+    written.grant.iter().map(|(name, grant)| one_grant(name, grant, report)).collect()
+}
+
+fn one_grant(name: &str, written: &WrittenGrant, report: &mut Report) -> GrantSettings {
+    // A key that was written and is not here has been reported as wrong, or as one that is not supported yet.
+    let reported = [
+        ("uid", written.uid.is_none()),
+        ("user", written.user.is_none()),
+        ("gid", written.gid.is_none()),
+        ("group", written.group.is_none()),
+        ("exe", true),
+        ("cgroup", true),
+        ("k8s_namespace", true),
+        ("k8s_serviceaccount", true),
+    ]
+    .iter()
+    .any(|&(key, is_absent)| is_absent && report.place(&["grant", name, key]).is_some());
+    let numbers = [&written.uid, &written.gid].into_iter().flatten().map(Vec::len);
+    let names = [&written.user, &written.group].into_iter().flatten().map(Vec::len);
+    if !reported && numbers.chain(names).sum::<usize>() == 0 {
+        let what = format!("[grant.{name}] names nobody; give it `uid`, `user`, `gid` or `group`");
+        report.mistake_at(&["grant", name], what);
+    }
+    GrantSettings {
+        name: name.to_owned(),
+        uids: ids(name, ("uid", &written.uid), ("user", &written.user), accounts::uid_of, report),
+        gids: ids(name, ("gid", &written.gid), ("group", &written.group), accounts::gid_of, report),
+        read: patterns(&written.read),
+        write: patterns(&written.write),
+        admin: written.admin,
+    }
+}
+
+/// Returns the ids of one kind, given as numbers under one key and as names under another.
+fn ids(
+    grant: &str,
+    (number_key, numbers): (&str, &Option<Vec<u32>>),
+    (name_key, names): (&str, &Option<Vec<String>>),
+    look_up: fn(&str) -> Result<u32, String>,
+    report: &mut Report,
+) -> Vec<u32> {
+    let numbers = numbers.iter().flatten().enumerate().map(|(index, &id)| (number_key, index, Ok(id), String::new()));
+    let names = names.iter().flatten().enumerate().map(|(index, account)| {
+        (name_key, index, look_up(account), format!(" (`{}`)", crate::mistake::shown(account)))
+    });
+    let mut ids = Vec::new();
+    for (key, index, id, account) in numbers.chain(names) {
+        let what = match id {
+            Ok(OVERFLOW_ID) => format!(
+                "`{key}` in [grant.{grant}] names id {OVERFLOW_ID}{account}, which stands for every stranger and \
+                 satisfies no grant"
+            ),
+            Ok(id) => {
+                ids.push(id);
+                continue;
+            }
+            Err(what) => format!("`{key}` in [grant.{grant}]{account}: {what}"),
+        };
+        report.mistake_at(&["grant", grant, key, &index.to_string()], what);
+    }
+    ids
+}
+
+fn patterns(written: &[WrittenPattern]) -> Vec<SecretPattern> {
+    written.iter().map(|pattern| SecretPattern { secret: pattern.secret.clone(), keys: pattern.keys.clone() }).collect()
+}
+
+/// Returns `[limits]`.
+pub(crate) fn limits(written: &WrittenLimits) -> LimitSettings {
+    LimitSettings {
+        value: written.value,
+        request: written.request,
+        header: written.header,
+        entries: written.entries,
+        connections_per_uid: written.connections_per_uid,
+        grace: written.grace.0,
+    }
+}
+
+/// Returns `[audit]`.
+pub(crate) fn audit(written: &WrittenAudit, report: &mut Report) -> AuditSettings {
+    if written.required && written.path.is_none() && report.place(&["audit", "path"]).is_none() {
+        report.mistake_at(&["audit", "required"], "`required` in [audit] needs a `path`");
+    }
+    AuditSettings { path: written.path.as_ref().map(PathBuf::from), required: written.required }
+}

@@ -1,0 +1,217 @@
+//! The layers, merged by figment: defaults, file, environment. Checked one by one, not yet together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use figment::value::{Dict, Map};
+use figment::{Figment, Metadata, Profile, Provider};
+use keyside_protocol::level::ValidationLevel;
+use keyside_protocol::settings::ExecSettings;
+use keyside_protocol::units::Span;
+use serde::Deserialize;
+
+use crate::check::{self, Report};
+use crate::mistake::{Mistake, Place};
+use crate::schema::{Shape, TABLES, Table};
+use crate::tree::{self, Entry, Node, Placed};
+
+/// All tables as written; a field without an `Option` has a default.
+#[derive(Deserialize)]
+pub(crate) struct Written {
+    pub(crate) agent: WrittenAgent,
+    #[serde(default)]
+    pub(crate) listener: BTreeMap<String, WrittenListener>,
+    pub(crate) cache: WrittenCache,
+    #[serde(default)]
+    pub(crate) backend: BTreeMap<String, WrittenBackend>,
+    #[serde(default)]
+    pub(crate) grant: BTreeMap<String, WrittenGrant>,
+    pub(crate) limits: WrittenLimits,
+    pub(crate) audit: WrittenAudit,
+    #[serde(default)]
+    pub(crate) exec: ExecSettings,
+    #[serde(default)]
+    pub(crate) profile: BTreeMap<String, ExecSettings>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenAgent {
+    pub(crate) socket: Option<String>,
+    pub(crate) socket_mode: u32,
+    pub(crate) socket_group: Option<String>,
+    pub(crate) validation_level: ValidationLevel,
+    pub(crate) scope_order: String,
+    pub(crate) precedence: Option<Vec<String>>,
+    pub(crate) request_timeout: Span,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenListener {
+    pub(crate) path: Option<String>,
+    pub(crate) mode: u32,
+    pub(crate) group: Option<String>,
+    pub(crate) grants: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenCache {
+    pub(crate) ttl: Span,
+    pub(crate) max_stale: Span,
+    pub(crate) negative_ttl: Span,
+    pub(crate) max_bytes: u64,
+    pub(crate) poll: String,
+    pub(crate) poll_interval: Span,
+    pub(crate) jitter: f64,
+    pub(crate) on_identity_failure: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenBackend {
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
+    pub(crate) required: bool,
+    pub(crate) parallelism: usize,
+    pub(crate) timeout: Span,
+    pub(crate) ttl: Option<Span>,
+    pub(crate) writable: bool,
+    pub(crate) denied_means_absent: bool,
+    pub(crate) url: Option<String>,
+    pub(crate) encryption_key_env: Option<String>,
+    pub(crate) encryption_key_file: Option<String>,
+    pub(crate) encryption_key_credential: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) workspace: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenGrant {
+    pub(crate) uid: Option<Vec<u32>>,
+    pub(crate) user: Option<Vec<String>>,
+    pub(crate) gid: Option<Vec<u32>>,
+    pub(crate) group: Option<Vec<String>>,
+    pub(crate) read: Vec<WrittenPattern>,
+    pub(crate) write: Vec<WrittenPattern>,
+    pub(crate) admin: bool,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenPattern {
+    pub(crate) secret: String,
+    pub(crate) keys: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenLimits {
+    pub(crate) value: u64,
+    pub(crate) request: u64,
+    pub(crate) header: u64,
+    pub(crate) entries: usize,
+    pub(crate) connections_per_uid: usize,
+    pub(crate) grace: Span,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenAudit {
+    pub(crate) path: Option<String>,
+    pub(crate) required: bool,
+}
+
+/// One layer: a name for figment's own messages, and what is in it.
+struct Layer {
+    name: &'static str,
+    content: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.content.clone()))
+    }
+}
+
+/// Merges the layers over the defaults: tables key by key, anything else whole.
+pub(crate) fn merge(file: Dict, variables: Dict) -> Result<Written, Mistake> {
+    let defaults = defaults(&[&file, &variables]);
+    Figment::new()
+        .merge(Layer { name: "defaults", content: defaults })
+        .merge(Layer { name: "file", content: file })
+        .merge(Layer { name: "environment", content: variables })
+        .extract()
+        // The layers fit the schema, so only a schema that does not fit `Written` comes here; the text could quote.
+        .map_err(|error| Mistake::plain(format!("the configuration does not fit at `{}`", error.path.join("."))))
+}
+
+/// The defaults of all tables, those with names included: each `[table.NAME]` in a layer gets its own.
+fn defaults(layers: &[&Dict]) -> Dict {
+    let place = Place::Variable(String::new());
+    let default_table = |name: &str, table: &Table| {
+        let entries = table.keys.iter().filter_map(|key| {
+            let value = tree::parse_value(key.default?, &place)?;
+            Some(Entry { name: key.name.to_owned(), place: place.clone(), value })
+        });
+        let value = Placed { place: place.clone(), node: Node::Table(entries.collect()) };
+        Entry { name: name.to_owned(), place: place.clone(), value }
+    };
+    let mut root = Vec::new();
+    for table in TABLES {
+        match table.shape {
+            Shape::Single => root.push(default_table(table.name, table)),
+            Shape::Keyed => {
+                let names: BTreeSet<&String> = layers
+                    .iter()
+                    .filter_map(|layer| layer.get(table.name)?.as_dict())
+                    .flat_map(|named| named.keys())
+                    .collect();
+                let entries = names.into_iter().map(|name| default_table(name, table)).collect();
+                let value = Placed { place: place.clone(), node: Node::Table(entries) };
+                root.push(Entry { name: table.name.to_owned(), place: place.clone(), value });
+            }
+            Shape::Later => {}
+        }
+    }
+    let mut report = Report::new(None);
+    let content = check::document(&root, &mut report);
+    debug_assert!(report.mistakes.is_empty(), "a default is wrong: {:?}", report.mistakes);
+    content
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::MapDeserializer;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_alone_are_a_whole_configuration() {
+        let written = merge(Dict::new(), Dict::new()).expect("defaults");
+        assert_eq!(written.agent.socket_mode, 0o600);
+        assert_eq!(written.cache.max_bytes, 64 << 20);
+        assert!((written.cache.jitter - 0.1).abs() < f64::EPSILON);
+        assert_eq!(written.exec, ExecSettings::default());
+    }
+
+    #[test]
+    fn every_default_is_a_toml_value() {
+        let place = Place::Variable(String::new());
+        for key in TABLES.iter().flat_map(|table| table.keys) {
+            if let Some(default) = key.default {
+                assert!(tree::parse_value(default, &place).is_some(), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_wrappers_settings_have_exactly_the_keys_of_the_schema() {
+        let wrong = MapDeserializer::<_, serde::de::value::Error>::new(
+            [("no_such_key", "x")].into_iter().map(|(key, value)| (key, value.into_deserializer())),
+        );
+        let error = ExecSettings::deserialize(wrong).expect_err("denies unknown fields").to_string();
+        let exec = crate::schema::table("exec").expect("a table");
+        let listed: BTreeSet<&str> = error.split('`').skip(3).step_by(2).collect();
+        let known: BTreeSet<&str> = exec.keys.iter().map(|key| key.name).collect();
+        assert_eq!(listed, known);
+    }
+}

@@ -1,0 +1,147 @@
+//! What can be said without starting anything: `--dry-run`, which asks nobody, and `--check-only`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use keyside_protocol::level::{LEVEL_VARIABLE, ValidationLevel};
+use keyside_protocol::message::{CheckReply, CheckRequest, CheckResult, CheckStatus, ListReply};
+
+use crate::Globals;
+use crate::client::{Client, Reply, encode_segment};
+use crate::connect::connect;
+use crate::environment::{Inherited, Slot};
+use crate::plan::Plan;
+use crate::report::{self, Complaint, Stop};
+use crate::resolve::{Wanted, is_passed_through};
+use crate::text::Text;
+
+/// Prints names, sources and targets, one a line. Literal text of a template is not shown: it may be a secret.
+pub(crate) fn dry_run(plan: &Plan, inherited: &Inherited, program: Option<&std::ffi::CStr>) -> std::io::Result<()> {
+    let mut out = String::new();
+    let mut line = |target: String, source: String| {
+        let _ = writeln!(out, "{} <- {}", report::printable(&target), report::printable(&source));
+    };
+    for slot in &inherited.slots {
+        if let Slot::Reference { name, reference } = slot {
+            line(format!("variable {}", String::from_utf8_lossy(name)), format!("{reference} (inherited)"));
+        }
+    }
+    for bulk in &plan.secrets {
+        line(format!("variables {}*", bulk.prefix), format!("every key of {} (--secret)", bulk.name));
+    }
+    for variable in &plan.variables {
+        let name = String::from_utf8_lossy(&variable.name);
+        let overridden = !plan.variable(&variable.name).is_some_and(|last| std::ptr::eq(last, variable))
+            || is_passed_through(plan, inherited, &variable.name);
+        if !overridden {
+            line(format!("variable {name}"), format!("{} ({})", sources(&variable.text), variable.origin));
+        }
+    }
+    for file in &plan.files {
+        line(format!("file {}", file.name), format!("{} ({})", sources(&file.text), file.origin));
+        if let Some(variable) = &file.variable {
+            line(format!("variable {variable}"), format!("the path of the file {} ({})", file.name, file.origin));
+        }
+    }
+    for name in &plan.secret_files {
+        line(format!("files {name}/*"), format!("every key of {name} (--secret-files)"));
+    }
+    if plan.has_files() {
+        line("variable KEYSIDE_FILES".to_owned(), "the directory of the files".to_owned());
+    }
+    if let Some(program) = program {
+        let _ = writeln!(out, "command {}", report::printable(&program.to_string_lossy()));
+        let resident =
+            if plan.has_files() { "no; a cleaner removes the files when the command has ended" } else { "no" };
+        let _ = writeln!(out, "stays resident: {resident}");
+    }
+    report::print(&out)
+}
+
+fn sources(text: &Text) -> String {
+    let mut references: Vec<String> = text.references().map(ToString::to_string).collect();
+    references.dedup();
+    if references.is_empty() { "literal text".to_owned() } else { references.join(", ") }
+}
+
+/// Asks `/v1/check` about every reference and prints one line each, as `keyside check` does. Tells whether all are
+/// there.
+pub(crate) fn check(globals: &Globals, socket: Option<&Path>, plan: &Plan, wanted: &Wanted) -> Result<bool, Stop> {
+    let level = level_of_the_caller()?;
+    let mut connection = connect(globals, socket, plan.wait)
+        .map_err(|error| Complaint { what: error.to_string(), hint: error.hint() })?;
+    let result = (|| {
+        let client = connection.client();
+        let request = CheckRequest {
+            references: wanted.references.keys().map(ToString::to_string).collect(),
+            level: level.map(|level| level.as_str().to_owned()),
+            no_cache: false,
+        };
+        let body = serde_json::to_vec(&request).expect("strings only");
+        let reply = send(client, "POST", "/v1/check", Some(&body), plan)?;
+        let reply: CheckReply = serde_json::from_slice(reply.body()).map_err(|_| not_of_this_protocol())?;
+        let mut results = reply.results;
+        for name in wanted.secrets.keys() {
+            let status =
+                if reply.level == ValidationLevel::None { CheckStatus::Skipped } else { whole(client, name, plan)? };
+            results.push(CheckResult { reference: name.clone(), status, backend: None, hint: None });
+        }
+        Ok(results)
+    })();
+    connection.end();
+    let results: Vec<CheckResult> = result.map_err(|complaint: Complaint| Stop::from(complaint))?;
+    let mut out = String::new();
+    for result in &results {
+        let _ = write!(out, "{:<14} {}", result.status.as_str(), report::printable(&result.reference));
+        if let (Some(backend), false) = (&result.backend, result.status == CheckStatus::Ok) {
+            let _ = write!(out, "  (asked {})", report::printable(backend));
+        }
+        if let Some(hint) = &result.hint {
+            let _ = write!(out, "  hint: {}", report::printable(hint));
+        }
+        out.push('\n');
+    }
+    report::print(&out).map_err(|_| Complaint::plain("cannot write to stdout"))?;
+    Ok(results.iter().all(|result| matches!(result.status, CheckStatus::Ok | CheckStatus::Skipped)))
+}
+
+fn level_of_the_caller() -> Result<Option<ValidationLevel>, Complaint> {
+    let Some(value) = std::env::var_os(LEVEL_VARIABLE) else { return Ok(None) };
+    value.to_string_lossy().parse().map(Some).map_err(|error: keyside_protocol::level::UnknownLevel| {
+        Complaint::new(format!("{LEVEL_VARIABLE}: {error}"), format!("mend or unset {LEVEL_VARIABLE}"))
+    })
+}
+
+/// Looks for a whole secret in the list, which reads no value. In byte order the name itself comes first among those
+/// that begin with it.
+fn whole(client: &mut Client, name: &str, plan: &Plan) -> Result<CheckStatus, Complaint> {
+    let target = format!("/v1/secrets?prefix={}&size=1", encode_segment(name));
+    let reply = send(client, "GET", &target, None, plan)?;
+    let list: ListReply = serde_json::from_slice(reply.body()).map_err(|_| not_of_this_protocol())?;
+    Ok(match list.secrets.first() {
+        Some(first) if first.name == name => CheckStatus::Ok,
+        _ if list.unavailable.is_empty() => CheckStatus::SecretMissing,
+        _ => CheckStatus::Unavailable,
+    })
+}
+
+fn send(client: &mut Client, method: &str, target: &str, body: Option<&[u8]>, plan: &Plan) -> Result<Reply, Complaint> {
+    let reply = client
+        .send(method, target, &[], body, plan.timeout)
+        .map_err(|error| Complaint { what: error.to_string(), hint: error.hint() })?;
+    match reply.problem() {
+        Some(problem) => Err(Complaint {
+            what: format!("the agent refuses the request: {} ({})", problem.detail, problem.code),
+            hint: problem.hint,
+        }),
+        None if reply.status == 200 => Ok(reply),
+        None => Err(Complaint::plain(format!("the agent answered with HTTP status {} and no reason", reply.status))),
+    }
+}
+
+fn not_of_this_protocol() -> Complaint {
+    Complaint::new(
+        "the agent's reply cannot be read",
+        "is it a Keyside agent, at most two minor versions apart from this program?",
+    )
+}

@@ -1,0 +1,250 @@
+//! The system calls that neither std nor rustix offers as safe functions. All unsafe code of this crate is here.
+#![allow(unsafe_code, reason = "each function is one thin safe door to the kernel, with its argument beside it")]
+
+use std::ffi::{CStr, c_char, c_int};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// Bit N is set when descriptor N (0 to 2) was closed when this program was started.
+static CLOSED_STDIO: AtomicU8 = AtomicU8::new(0);
+/// Whether SIGPIPE was ignored when this program was started.
+static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Runs before Rust's runtime, which opens /dev/null over closed stdio and ignores SIGPIPE: the child must see neither.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static RECORD_INHERITED_STATE: extern "C" fn() = record_inherited_state;
+
+extern "C" fn record_inherited_state() {
+    let mut stdio = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: `stdio` is an array of three initialised pollfd, and the count says three; time-out 0 does not block.
+    if unsafe { libc::poll(stdio.as_mut_ptr(), 3, 0) } > 0 {
+        let closed = stdio.iter().enumerate().filter(|(_, entry)| entry.revents & libc::POLLNVAL != 0);
+        CLOSED_STDIO.store(closed.fold(0, |bits, (fd, _)| bits | 1 << fd), Ordering::Relaxed);
+    }
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null new action only asks; `action` is a writable sigaction, and all-zero is a valid one.
+    let ignored = unsafe {
+        libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    };
+    SIGPIPE_IGNORED.store(ignored, Ordering::Relaxed);
+}
+
+/// Returns which of the descriptors 0 to 2 were closed when this program was started.
+pub(crate) fn closed_stdio() -> impl Iterator<Item = i32> {
+    let bits = CLOSED_STDIO.load(Ordering::Relaxed);
+    (0..3).filter(move |fd| bits & (1 << fd) != 0)
+}
+
+/// Makes sure that descriptors that were closed at the start hold /dev/null while we run, so that nothing of ours is
+/// ever mistaken for stdio, and that they are closed again in the child.
+pub(crate) fn hold_closed_stdio() {
+    for fd in closed_stdio() {
+        // SAFETY: fcntl on a number only; a closed descriptor is reported, not touched.
+        let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+        if open {
+            // SAFETY: as above; the descriptor is the runtime's own /dev/null, which nobody else closes.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        } else {
+            // The lowest free number is taken: with 0 closed it is 0, and the loop goes upwards.
+            // SAFETY: a constant NUL-terminated path; the descriptor is meant to stay open until execve.
+            unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+        }
+    }
+}
+
+fn set_sigpipe(handler: libc::sighandler_t) {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: an all-zero sigaction is valid (empty mask, no flags); only the handler is set, to SIG_DFL or SIG_IGN.
+    unsafe {
+        (*action.as_mut_ptr()).sa_sigaction = handler;
+        libc::sigaction(libc::SIGPIPE, action.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Ignores SIGPIPE: a reader of stderr that went away must not end us before the exit code is said.
+pub(crate) fn ignore_sigpipe() {
+    set_sigpipe(libc::SIG_IGN);
+}
+
+/// Gives SIGPIPE the disposition it had when this program was started.
+pub(crate) fn restore_sigpipe() {
+    set_sigpipe(if SIGPIPE_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL });
+}
+
+/// Returns the environment block as the kernel gave it, entry by entry, those without `=` and repeated ones too.
+pub(crate) fn inherited_environment() -> Vec<&'static CStr> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut entries = Vec::new();
+    // SAFETY: `environ` is null or a null-terminated array of NUL-terminated strings. Nothing in this single-threaded
+    // program calls setenv or putenv (clippy.toml forbids it), so array and strings stay as they are until execve.
+    unsafe {
+        let mut at = environ;
+        while !at.is_null() && !(*at).is_null() {
+            entries.push(CStr::from_ptr(*at));
+            at = at.add(1);
+        }
+    }
+    entries
+}
+
+/// Returns the uid of the process at the other end of a Unix socket. (rustix has no room for a peer with pid 0,
+/// which is what a process of another pid namespace has.)
+pub(crate) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `credentials` is a writable ucred and `length` says its size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(credentials.uid) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Replaces this process; returns only on failure.
+pub(crate) fn execve(path: &CStr, argv: &[&CStr], environment: &[&CStr]) -> io::Error {
+    let pointers = |strings: &[&CStr]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, environment) = (pointers(argv), pointers(environment));
+    // SAFETY: a NUL-terminated path and two null-terminated arrays of NUL-terminated strings, all alive across the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Becomes `uid` and `gid` for good, without supplementary groups.
+pub(crate) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    let checked = |result: c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: plain numbers; a null list with length 0 clears the groups. Groups first: afterwards we may not.
+    checked(unsafe { libc::setgroups(0, ptr::null()) })?;
+    // SAFETY: plain numbers.
+    checked(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: plain numbers.
+    checked(unsafe { libc::setresuid(uid, uid, uid) })
+}
+
+/// The two sides of a fork.
+pub(crate) enum Side {
+    /// We.
+    Parent,
+    /// The new process.
+    Child,
+}
+
+/// Forks a process that no `wait` of ours or of the child-to-be will see: it sends no SIGCHLD when it ends, so none is
+/// left pending for a step that was started with SIGCHLD blocked.
+fn fork_silently() -> io::Result<(Side, libc::pid_t)> {
+    // SAFETY: clone with no flags is fork with exit signal 0. This program has one thread, so the copy may allocate
+    // and lock as before; glibc's cached thread id is stale in the copy, and nothing there uses it.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok((Side::Child, 0)),
+        pid => Ok((Side::Parent, pid as libc::pid_t)),
+    }
+}
+
+/// Makes `kept` the descriptors 0 to 2 of this process and closes everything else.
+fn keep_only(kept: [BorrowedFd<'_>; 3]) {
+    for (target, fd) in kept.iter().enumerate() {
+        // SAFETY: numbers only. `kept` are above 2, since 0 to 2 are always taken in this program, so no dup2
+        // overwrites a later source.
+        unsafe { libc::dup2(fd.as_raw_fd(), target as c_int) };
+    }
+    // SAFETY: closes descriptors that this copy of the process never uses again.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } != 0 {
+        // Kernels before 5.9.
+        for fd in 3..4096 {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// Leaves the session, resets every signal to its default, unblocks all, and ignores those that a service manager or
+/// a terminal sends to everybody: the cleaner ends when the step ends, not before.
+fn detach_from_session_and_signals() {
+    // SAFETY: no pointers but to local, initialised values; SIG_DFL and SIG_IGN need no handler. setsid cannot fail
+    // in a fresh fork, which leads no process group.
+    unsafe {
+        libc::setsid();
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        for signal in 1..=64 {
+            let ignored = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT);
+            (*action.as_mut_ptr()).sa_sigaction = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+            libc::sigaction(signal, action.as_ptr(), ptr::null_mut());
+        }
+        let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Forks a process that shares nothing with us but `kept`, which become its descriptors 0 to 2. `Parent` is returned
+/// once it is detached. With `orphan` it is forked twice, so that it is nobody's child here; without (as PID 1, to
+/// whom every orphan comes back) it stays a child that an ordinary `wait` does not see.
+pub(crate) fn fork_detached(kept: [BorrowedFd<'_>; 3], orphan: bool) -> io::Result<Side> {
+    match fork_silently()? {
+        (Side::Child, _) => {
+            keep_only(kept);
+            detach_from_session_and_signals();
+            if orphan {
+                match fork_silently() {
+                    Ok((Side::Child, _)) => {}
+                    Ok((Side::Parent, _)) => exit_now(0),
+                    Err(_) => exit_now(1),
+                }
+            }
+            Ok(Side::Child)
+        }
+        (Side::Parent, _) if !orphan => Ok(Side::Parent),
+        (Side::Parent, pid) => {
+            let mut status = 0;
+            loop {
+                // SAFETY: `status` is writable; __WALL is needed for a child without exit signal.
+                if unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } == pid {
+                    break;
+                }
+                let error = io::Error::last_os_error();
+                if error.raw_os_error() != Some(libc::EINTR) {
+                    return Err(error);
+                }
+            }
+            if status == 0 { Ok(Side::Parent) } else { Err(io::Error::from_raw_os_error(libc::EAGAIN)) }
+        }
+    }
+}
+
+/// Ends this process at once: no destructor, no atexit handler.
+pub(crate) fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit never returns and touches no memory of ours.
+    unsafe { libc::_exit(c_int::from(code)) }
+}
+
+/// Takes back a SIGCHLD that our own, already reaped child left pending because the caller blocks that signal.
+pub(crate) fn drop_pending_sigchld() {
+    // SAFETY: local, initialised values; a zero time-out makes sigtimedwait a poll. A signal that is not blocked is
+    // never pending here, and then nothing is taken.
+    unsafe {
+        let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
+        libc::sigprocmask(libc::SIG_BLOCK, ptr::null(), blocked.as_mut_ptr());
+        if libc::sigismember(blocked.as_ptr(), libc::SIGCHLD) == 1 {
+            let mut child = MaybeUninit::<libc::sigset_t>::zeroed();
+            libc::sigemptyset(child.as_mut_ptr());
+            libc::sigaddset(child.as_mut_ptr(), libc::SIGCHLD);
+            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(child.as_ptr(), ptr::null_mut(), &raw const now);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A secret value: bytes that are wiped when dropped and that nothing formats.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use zeroize::Zeroizing;
+
+/// One secret value: any bytes, usually UTF-8 text; may be empty.
+///
+/// There is no `Debug`, `Display`, `Clone`, `PartialEq` or `Serialize` on purpose: the only way to the bytes is
+/// [`expose`](SecretValue::expose), which a reader can grep for. The buffer is overwritten when dropped.
+pub struct SecretValue {
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl SecretValue {
+    /// Takes ownership of `bytes`; they are wiped, spare capacity included, when the value is dropped.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: Zeroizing::new(bytes) }
+    }
+
+    /// Copies `bytes` into a buffer of exactly their size.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        Self::new(bytes.to_vec())
+    }
+
+    /// Returns the bytes. Each call states in a comment where they go.
+    pub fn expose(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the number of bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Tells whether the value is the empty string, which is a value like any other.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+/// The key-value pairs of one secret, in byte order of the key; may be empty.
+#[derive(Default)]
+pub struct SecretValues(BTreeMap<String, SecretValue>);
+
+impl SecretValues {
+    /// An empty set of pairs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `key`; an earlier value of the same key is wiped.
+    pub fn insert(&mut self, key: String, value: SecretValue) {
+        self.0.insert(key, value);
+    }
+
+    /// Removes `key` and returns its value.
+    pub fn remove(&mut self, key: &str) -> Option<SecretValue> {
+        self.0.remove(key)
+    }
+
+    /// Returns the value of exactly `key`.
+    pub fn get(&self, key: &str) -> Option<&SecretValue> {
+        self.0.get(key)
+    }
+
+    /// Iterates in byte order of the key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &SecretValue)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// Iterates over the keys in byte order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Returns the number of pairs.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Tells whether the secret has no pair at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the bytes of all keys and values together: what size limits and the cache's budget count.
+    pub fn byte_size(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+
+impl IntoIterator for SecretValues {
+    type Item = (String, SecretValue);
+    type IntoIter = std::collections::btree_map::IntoIter<String, SecretValue>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl FromIterator<(String, SecretValue)> for SecretValues {
+    fn from_iter<I: IntoIterator<Item = (String, SecretValue)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
+/// Reads a JSON string, or `{"base64": "..."}` for bytes that are not UTF-8.
+impl<'de> Deserialize<'de> for SecretValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = SecretValue;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string or {\"base64\": \"...\"}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SecretValue, E> {
+                Ok(SecretValue::copy_of(text.as_bytes()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<SecretValue, E> {
+                Ok(SecretValue::new(text.into_bytes()))
+            }
+
+            // serde's own message would quote these: the offending input may be a secret.
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretValue, E> {
+                Err(E::custom("a value that is not a string"))
+            }
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretValue, E> {
+                Err(E::custom("a value that is not a string"))
+            }
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretValue, E> {
+                Err(E::custom("a value that is not a string"))
+            }
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretValue, E> {
+                Err(E::custom("a value that is not a string"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretValue, A::Error> {
+                let wrong = || de::Error::custom("expected exactly one field, `base64`");
+                let Some(key) = map.next_key::<String>()? else { return Err(wrong()) };
+                if key != "base64" {
+                    return Err(wrong());
+                }
+                let text: SecretValue = map.next_value()?;
+                if map.next_key::<String>()?.is_some() {
+                    return Err(wrong());
+                }
+                // expose: decoded into another wiped buffer.
+                crate::template::decode_base64(text.expose())
+                    .ok_or_else(|| de::Error::custom("`base64` is not valid base64"))
+            }
+        }
+
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValuesVisitor;
+
+        impl<'de> Visitor<'de> for ValuesVisitor {
+            type Value = SecretValues;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretValues, A::Error> {
+                let mut values = SecretValues::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = map.next_value()?;
+                    // Two meanings for one key are refused rather than one of them chosen.
+                    if values.get(&key).is_some() {
+                        return Err(de::Error::custom("a key stands twice"));
+                    }
+                    values.insert(key, value);
+                }
+                Ok(values)
+            }
+        }
+
+        deserializer.deserialize_map(ValuesVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_string_becomes_a_value_byte_for_byte() {
+        let value: SecretValue = serde_json::from_str(r#"" a\u0000b\n""#).expect("a string");
+        assert_eq!(value.expose(), b" a\0b\n");
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_travel_as_base64() {
+        let value: SecretValue = serde_json::from_str(r#"{"base64":"/wA="}"#).expect("base64");
+        assert_eq!(value.expose(), &[0xff, 0]);
+    }
+
+    #[test]
+    fn a_number_is_refused_without_being_quoted() {
+        let error = serde_json::from_str::<SecretValue>("123456").err().expect("no string").to_string();
+        assert!(!error.contains("123456"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        assert!(serde_json::from_str::<SecretValues>(r#"{"a":"1","a":"2"}"#).is_err());
+    }
+}

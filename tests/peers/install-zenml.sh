@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs the real ZenML that the scenarios run against, once for each machine.
+#
+#   tests/peers/install-zenml.sh     prints the path of its Python on stdout; anything else goes to stderr
+#
+# The virtual environment lies in ${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}. Its marker file is written last and names
+# the version and the hash of the pins, so an install that was cut off, or made from other pins, is never taken for whole.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+version=0.98.0
+pins=zenml-$version.txt
+peers=${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}
+venv=$peers/zenml-$version
+marker=$venv/.keyside-complete
+wanted="zenml $version $(sha256sum "$pins" | cut -d' ' -f1)"
+
+say() { printf 'install-zenml: %s\n' "$*" >&2; }
+
+complete() { [[ -x $venv/bin/python && -f $marker && $(<"$marker") == "$wanted" ]]; }
+
+# Imports what the scenarios import: a file that is missing shows here and not in the middle of a test.
+works() {
+    env -i HOME="$scratch" PATH=/usr/bin:/bin ZENML_ANALYTICS_OPT_IN=false ZENML_CONFIG_PATH="$scratch/zenml" \
+        "$venv/bin/python" -c "
+import importlib.metadata
+assert importlib.metadata.version('zenml') == '$version'
+import fastapi, sqlmodel, uvicorn
+from zenml.client import Client" >&2
+}
+
+make_venv() {
+    # A Python without ensurepip is what Debian installs by default; its own package mends that.
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null && [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        say "python3 has no venv module: installing Debian's python3-venv"
+        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv; } >&2
+    fi
+    rm -rf "$venv"
+    python3 -m venv "$venv" >&2
+    "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$pins" >&2
+}
+
+if ! complete; then
+    mkdir -p "$peers"
+    # Two runs on one machine: the second waits, then finds the work done.
+    exec 9>"$peers/.zenml-$version.lock"
+    flock 9
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    if ! complete; then
+        # A venv without our marker may still be whole; asking it costs seconds, making it again minutes.
+        if [[ -f $marker ]] || ! works 2>/dev/null; then
+            say "installing zenml $version into $venv"
+            make_venv
+            works || { say "the installed zenml $version cannot be imported"; exit 1; }
+        fi
+        printf '%s\n' "$wanted" >"$marker.new"
+        mv "$marker.new" "$marker"
+    fi
+fi
+printf '%s\n' "$venv/bin/python"
