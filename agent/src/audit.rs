@@ -37,6 +37,8 @@ pub struct Draft {
     pub version: String,
     /// A change to a back-end: always logged.
     pub write: bool,
+    /// Outside the grant; the reply does not tell.
+    pub outside: bool,
 }
 
 #[derive(Serialize)]
@@ -73,15 +75,17 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Opens the log for appending (created 0600) and starts its writer.
-    ///
-    /// Errors: the file cannot be opened.
-    pub fn open(settings: &AuditSettings) -> std::io::Result<Self> {
+    /// Opens the log for appending (created 0600); `None` when no path is configured. Errors: the file cannot be opened.
+    pub fn open_log(settings: &AuditSettings) -> std::io::Result<Option<File>> {
+        settings.path.as_deref().map(open_log).transpose()
+    }
+
+    /// Starts the log's writer. Errors: no thread can be had.
+    pub fn start(log: Option<File>, required: bool) -> std::io::Result<Self> {
         let failing = Arc::new(AtomicBool::new(false));
-        let (queue, writer) = match &settings.path {
+        let (queue, writer) = match log {
             None => (None, None),
-            Some(path) => {
-                let file = open_log(path)?;
+            Some(file) => {
                 let (send, receive) = sync_channel(QUEUE);
                 let failed = Arc::clone(&failing);
                 let writer = std::thread::Builder::new()
@@ -90,14 +94,7 @@ impl Audit {
                 (Some(send), Some(writer))
             }
         };
-        Ok(Self {
-            queue,
-            writer,
-            failing,
-            dropped: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            required: settings.required,
-        })
+        Ok(Self { queue, writer, failing, dropped: AtomicU64::new(0), requests: AtomicU64::new(0), required })
     }
 
     /// Tells whether every decision is recorded, so that drafts are worth filling in.
@@ -115,7 +112,7 @@ impl Audit {
         if draft.operation.is_empty() {
             return;
         }
-        let denied = matches!(code, Some(Code::PeerRefused | Code::ReadOnly | Code::BackendDenied));
+        let denied = draft.outside || matches!(code, Some(Code::PeerRefused | Code::ReadOnly | Code::BackendDenied));
         let Some(queue) = &self.queue else {
             let (uid, operation, secrets) = (peer.uid, draft.operation, draft.secrets.join(" "));
             if denied {
@@ -229,7 +226,8 @@ mod tests {
     fn every_decision_is_one_line_in_order() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.jsonl");
-        let audit = Audit::open(&AuditSettings { path: Some(path.clone()), required: true }).expect("writable");
+        let log = Audit::open_log(&AuditSettings { path: Some(path.clone()), required: true }).expect("writable");
+        let audit = Audit::start(log, true).expect("a thread");
         let peer = Peer { uid: 7, gid: 8, pid: None, groups: Vec::new(), embedded: false };
         let draft = Draft { operation: "read", secrets: vec!["db.password".to_owned()], ..Draft::default() };
         audit.record(&draft, &peer, None, Duration::from_millis(2));

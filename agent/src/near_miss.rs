@@ -1,7 +1,7 @@
 //! The closest name to one that is not there.
 
 /// Returns the candidate that a person most likely meant: equal but for case or `-` and `_`, else within a third of the
-/// length in single edits; `None` when nothing is close. Among equals the first in byte order.
+/// length in single edits; `None` when nothing is close. Among equals the one that is closer letter for letter.
 pub(crate) fn nearest<'a>(wanted: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(wanted);
     let limit = (folded.len() / 3).clamp(1, 3);
@@ -10,10 +10,11 @@ pub(crate) fn nearest<'a>(wanted: &str, candidates: impl Iterator<Item = &'a str
         .filter_map(|candidate| {
             let other = fold(candidate);
             let distance = if other == folded { 0 } else { edits(&folded, &other, limit)? };
-            Some((distance, candidate))
+            let letters = wanted.chars().zip(candidate.chars()).filter(|(left, right)| left != right).count();
+            Some((distance, letters, candidate))
         })
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(.., candidate)| candidate)
 }
 
 fn fold(text: &str) -> Vec<char> {
@@ -55,6 +56,7 @@ mod tests {
             ("mlflwo", Some("mlflow")),
             ("bd", Some("db")),
             ("completely_else", None),
+            ("AWSS", Some("aws")),
             ("", None),
         ] {
             assert_eq!(nearest(wanted, names.into_iter()), expected, "{wanted}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use keyside_config::settings::{ListenerSettings, Settings};
+use rustix::thread::CapabilitySet;
 use tokio::sync::watch;
 
 use crate::access::Access;
@@ -15,6 +16,7 @@ use crate::audit::Audit;
 use crate::backend::BackendError;
 use crate::clock::Tick;
 use crate::listen::{ListenError, Listener, default_path};
+use crate::memory::drop_capabilities;
 use crate::refresh;
 use crate::resolver::Resolver;
 use crate::serve::{Door, serve, serve_embedded};
@@ -95,19 +97,26 @@ pub fn run(settings: Settings, options: RunOptions) -> Result<(), StartError> {
 }
 
 async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError> {
-    // Before the first socket: a stop during start-up must undo it like any other.
+    // Before the first socket: a stop during start-up must undo it like any other. Neither this runtime nor its signals
+    // have a thread of their own.
     let (stop_sender, stop) = watch::channel(false);
     let signals = Signals::catch().map_err(|source| StartError::System { what: "catch signals", source })?;
     let signals = tokio::spawn(signals.watch(stop_sender));
 
-    let audit = Audit::open(&settings.audit)
-        .map_err(|source| StartError::Audit { path: settings.audit.path.clone().unwrap_or_default(), source })?;
-    let resolver = Resolver::open(&settings).map_err(|(name, error)| StartError::Backend { name, error })?;
-    let resolver = Arc::new(resolver);
     let listeners = match &options.embedded {
         Some(_) => Vec::new(),
         None => open_listeners(&settings, options.runtime_directory)?,
     };
+    let audit_log = Audit::open_log(&settings.audit)
+        .map_err(|source| StartError::Audit { path: settings.audit.path.clone().unwrap_or_default(), source })?;
+    drop_capabilities(CapabilitySet::empty())
+        .map_err(|source| StartError::System { what: "drop capabilities", source })?;
+
+    // From here on there may be other threads.
+    let audit = Audit::start(audit_log, settings.audit.required)
+        .map_err(|source| StartError::System { what: "start the audit's writer", source })?;
+    let resolver = Resolver::open(&settings).map_err(|(name, error)| StartError::Backend { name, error })?;
+    let resolver = Arc::new(resolver);
 
     let agent = Arc::new(Agent {
         resolver: Arc::clone(&resolver),
@@ -161,7 +170,8 @@ fn open_listeners(settings: &Settings, runtime_directory: Option<PathBuf>) -> Re
     // Additional listeners do not stand in for the agent's own.
     if !wanted.iter().any(|listener| listener.name == "agent") {
         let path = default_path(runtime_directory.as_deref())?;
-        let defaults = ListenerSettings { name: "agent".to_owned(), path, mode: 0o600, group: None, grants: None };
+        let (mode, group) = (settings.agent.socket_mode, settings.agent.socket_group.clone());
+        let defaults = ListenerSettings { name: "agent".to_owned(), path, mode, group, grants: None };
         wanted.insert(0, defaults);
     }
     let mut listeners = Vec::with_capacity(wanted.len());

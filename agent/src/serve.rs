@@ -147,7 +147,7 @@ pub async fn serve_embedded(agent: Arc<Agent>, stream: StdStream, stop: watch::R
     Ok(())
 }
 
-async fn serve_one(
+pub(crate) async fn serve_one(
     agent: Arc<Agent>,
     stream: UnixStream,
     peer: Peer,
@@ -167,7 +167,8 @@ async fn serve_one(
     let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
     let head_limit = usize::try_from(agent.limits.header).unwrap_or(usize::MAX).max(8192);
     let served = http1::Builder::new()
-        .half_close(false)
+        // A client may close its half once it has asked, as `nc -N` does: its answer is due all the same.
+        .half_close(true)
         .auto_date_header(false)
         .max_buf_size(head_limit)
         .serve_connection(stream, service);

@@ -80,8 +80,11 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, BenchError> {
             json: flags.json,
         })),
         "spawn" => {
+            // Only the first `--` is ours: a wrapper's own one separates its flags from its command.
             let commands: Vec<_> = commands
-                .split(|argument| argument == "--" || argument == "--and")
+                .get(1..)
+                .unwrap_or_default()
+                .split(|argument| argument == "--and")
                 .filter(|line| !line.is_empty())
                 .map(<[String]>::to_vec)
                 .collect();
@@ -197,11 +200,11 @@ mod tests {
 
     #[test]
     fn commands_are_cut_at_and_but_keep_their_own_flags() {
-        let Ok(Command::Spawn(plan)) = parse_line("spawn --rounds 7 -- /bin/true --and env --help") else {
+        let Ok(Command::Spawn(plan)) = parse_line("spawn --rounds 7 -- /bin/true --and env --help -- x") else {
             panic!("not a spawn plan")
         };
         assert_eq!(plan.runs, 7);
-        assert_eq!(plan.commands, [vec!["/bin/true"], vec!["env", "--help"]]);
+        assert_eq!(plan.commands, [vec!["/bin/true"], vec!["env", "--help", "--", "x"]]);
     }
 
     #[test]

@@ -48,12 +48,14 @@ pub struct Failure {
     pub what: String,
     /// What to try.
     pub hint: Option<String>,
+    /// The agent's code, when it was the agent that refused.
+    pub code: Option<Code>,
 }
 
 impl Failure {
     /// A failure without advice.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, lines: Vec::new(), what: what.into(), hint: None }
+        Self { exit, lines: Vec::new(), what: what.into(), hint: None, code: None }
     }
 
     /// A wrong command line.
@@ -107,7 +109,7 @@ pub fn of_problem(doing: &str, problem: Problem) -> Failure {
         Code::NotFound | Code::MethodNotAllowed => format!("cannot {doing}: the agent does not know this request"),
         _ => format!("cannot {doing}: {}", crate::output::printable(&problem.detail)),
     };
-    Failure { exit: of_code(problem.code), lines: Vec::new(), what, hint }
+    Failure { hint, code: Some(problem.code), ..Failure::new(of_code(problem.code), what) }
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keyside_config::{ConfigError, Environment, LoadRequest};
 use keyside_exec_wrapper::client::{ClientError, Reply, encode_segment};
 use keyside_exec_wrapper::connect::{self, ConnectError, Connection};
+use keyside_exec_wrapper::socket::{Located, locate};
 use keyside_exec_wrapper::{AgentMode, Globals as WrapperGlobals};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -110,9 +111,24 @@ fn connect(globals: &Globals, wrapper: &WrapperGlobals, wait: Duration) -> Resul
         (Some(_), _) | (_, Some(AgentArg::Embedded)) => None,
         (None, _) => keyside_config::configured_socket(&load_request(globals)).map_err(bad_configuration)?,
     };
+    if starts_private_agent(globals, wrapper, configured.as_deref()) {
+        // The private agent would find the same mistakes, but could only hang up on us.
+        keyside_config::load(&load_request(globals)).map_err(bad_configuration)?;
+    }
     match connect::connect(wrapper, configured.as_deref(), wait) {
         Ok(connection) => Ok(Session { connection: Some(connection) }),
         Err(error) => Err(no_connection(&error)),
+    }
+}
+
+/// Tells whether connecting will come down to a private agent, by the wrapper's own rule.
+fn starts_private_agent(globals: &Globals, wrapper: &WrapperGlobals, configured: Option<&Path>) -> bool {
+    match wrapper.agent.unwrap_or_default() {
+        AgentMode::Embedded => true,
+        AgentMode::Socket => false,
+        AgentMode::Auto => {
+            wrapper.embedded.is_some() && locate(globals.socket.as_deref(), None, configured) == Located::Nowhere
+        }
     }
 }
 
@@ -180,12 +196,7 @@ pub(crate) fn bad_configuration(error: ConfigError) -> Failure {
     if let [mistake] = error.mistakes.as_slice()
         && mistake.file.is_none()
     {
-        return Failure {
-            exit: Exit::Config,
-            lines: Vec::new(),
-            what: mistake.to_string(),
-            hint: mistake.hint.clone(),
-        };
+        return Failure { hint: mistake.hint.clone(), ..Failure::new(Exit::Config, mistake.to_string()) };
     }
     let lines: Vec<String> = error
         .mistakes
@@ -196,12 +207,12 @@ pub(crate) fn bad_configuration(error: ConfigError) -> Failure {
         .collect();
     let count = error.mistakes.len();
     let what = format!("the configuration has {count} mistake{}", if count == 1 { "" } else { "s" });
-    Failure { exit: Exit::Config, lines, what, hint: None }
+    Failure { lines, ..Failure::new(Exit::Config, what) }
 }
 
 fn no_connection(error: &ConnectError) -> Failure {
     let exit = match error {
-        ConnectError::Variable { .. } => Exit::Config,
+        ConnectError::Variable { .. } | ConnectError::Client(ClientError::PathTooLong { .. }) => Exit::Config,
         _ => Exit::Unavailable,
     };
     let mut failure = Failure::new(exit, printable(&error.to_string()));

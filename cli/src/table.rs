@@ -1,6 +1,7 @@
 //! Records without values, as people and programs want them: table, JSON, YAML, CSV.
 
-use serde_json::{Map, Value};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::Value;
 
 use crate::exit::Failure;
 use crate::output::{columns, printable};
@@ -40,8 +41,8 @@ pub fn records(format: TableFormat, names: &[&str], rows: &[Vec<Value>]) -> Stri
             let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(for_people).collect()).collect();
             columns(&[vec![heading], rows].concat())
         }
-        TableFormat::Json => format!("{:#}\n", Value::Array(rows.iter().map(|row| object(names, row)).collect())),
-        TableFormat::Yaml => yaml(&Value::Array(rows.iter().map(|row| object(names, row)).collect())),
+        TableFormat::Json => json(&objects(names, rows)),
+        TableFormat::Yaml => yaml(&objects(names, rows)),
         TableFormat::Csv => {
             let mut text = csv_line(names.iter().map(|name| (*name).to_owned()));
             for row in rows {
@@ -58,8 +59,8 @@ pub fn record(format: TableFormat, names: &[&str], row: &[Value]) -> String {
         TableFormat::Table => columns(
             &names.iter().zip(row).map(|(name, cell)| vec![(*name).to_owned(), for_people(cell)]).collect::<Vec<_>>(),
         ),
-        TableFormat::Json => format!("{:#}\n", object(names, row)),
-        TableFormat::Yaml => yaml(&object(names, row)),
+        TableFormat::Json => json(&Object { names, row }),
+        TableFormat::Yaml => yaml(&Object { names, row }),
         TableFormat::Csv => records(format, names, &[row.to_vec()]),
     }
 }
@@ -72,11 +73,31 @@ pub fn csv_line(cells: impl Iterator<Item = String>) -> String {
     cells.map(quoted).collect::<Vec<_>>().join(",") + "\n"
 }
 
-fn object(names: &[&str], row: &[Value]) -> Value {
-    Value::Object(names.iter().map(|name| (*name).to_owned()).zip(row.iter().cloned()).collect::<Map<_, _>>())
+/// One record as an object whose fields keep their order: names first, as people read.
+struct Object<'a> {
+    names: &'a [&'a str],
+    row: &'a [Value],
 }
 
-fn yaml(value: &Value) -> String {
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.names.len()))?;
+        for (name, cell) in self.names.iter().zip(self.row) {
+            map.serialize_entry(name, cell)?;
+        }
+        map.end()
+    }
+}
+
+fn objects<'a>(names: &'a [&'a str], rows: &'a [Vec<Value>]) -> Vec<Object<'a>> {
+    rows.iter().map(|row| Object { names, row }).collect()
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("strings, numbers and lists are always JSON") + "\n"
+}
+
+fn yaml(value: &impl Serialize) -> String {
     let text = serde_saphyr::to_string(value).expect("JSON values are YAML values");
     if text.ends_with('\n') { text } else { text + "\n" }
 }

@@ -85,7 +85,11 @@ fn check(case: &Case, directory: &Path) -> Result<(), String> {
     let code = output.status.code();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let good = code == Some(case.code) && matches(&case.stdout, &stdout) && matches(&case.stderr, &stderr);
-    if good { Ok(()) } else { Err(format!("exit code {code:?}, expected {}\nstdout:\n{stdout}stderr:\n{stderr}", case.code)) }
+    if good {
+        Ok(())
+    } else {
+        Err(format!("exit code {code:?}, expected {}\nstdout:\n{stdout}stderr:\n{stderr}", case.code))
+    }
 }
 
 /// Compares line by line; `...` alone stands for any number of lines.

@@ -162,7 +162,7 @@ impl Directory {
                 base_path.display()
             ));
         }
-        sweep(&base, owner);
+        sweep(&base_path, &base, owner);
         let own_pid = std::process::id();
         for attempt in 0..16_u32 {
             // The plain name is taken only where a process of another pid namespace shares the base.
@@ -175,14 +175,18 @@ impl Directory {
             let path = base_path.join(&name);
             let made = || -> Result<OwnedFd, Errno> {
                 let fd = open_component(base.as_fd(), &name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+                rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
                 // mkdir's mode is cut by the umask.
                 rustix::fs::fchmod(&fd, Mode::RWXU)?;
                 give(&fd, owner)?;
-                rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-                Ok(fd)
+                // Between mkdir and the lock, a start in another pid namespace may have taken it for a dead one's.
+                if rustix::fs::fstat(&fd)?.st_nlink == 0 { Err(Errno::NOENT) } else { Ok(fd) }
             };
-            let fd = made().map_err(|error| cannot_make(&path, error))?;
-            return Ok(Self { path, base, fd, name, owner });
+            match made() {
+                Ok(fd) => return Ok(Self { path, base, fd, name, owner }),
+                Err(Errno::NOENT | Errno::AGAIN) => {}
+                Err(error) => return Err(cannot_make(&path, error)),
+            }
         }
         Err(Complaint::new(
             format!("cannot make a fresh directory in {}", base_path.display()),
@@ -358,30 +362,56 @@ fn may_be_changed_by_others(base: &OwnedFd) -> bool {
     rustix::fs::fstat(base).is_ok_and(|stat| stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0)
 }
 
-/// Removes what processes that are gone left on `base`: directories of ours, named by a dead pid, with no cleaner.
-fn sweep(base: &OwnedFd, owner: Owner) {
+/// Removes what steps that are gone left on `base`: directories of ours, named by a pid, with no cleaner.
+///
+/// The cleaner's lock tells most: it holds in every pid namespace. Where it is gone, a living process of that pid may
+/// still be the step (somebody killed its cleaner alone), or anybody (the pid came from a container that was killed
+/// whole): see [`is_step`].
+fn sweep(base_path: &Path, base: &OwnedFd, owner: Owner) {
     let Ok(entries) = Dir::read_from(base) else { return };
-    let own_pid = std::process::id();
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };
         let Some(pid) = pid_of(name) else { continue };
         let Ok(fd) = open_component(base.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) else {
             continue;
         };
-        let ours = rustix::fs::fstat(&fd)
-            .is_ok_and(|stat| stat.st_uid == owner.uid || stat.st_uid == rustix::process::geteuid().as_raw());
-        // We have just been started: a directory with our own pid is a dead one's.
-        let dead = pid == own_pid
-            || i32::try_from(pid)
-                .ok()
-                .and_then(Pid::from_raw)
-                .is_some_and(|pid| matches!(rustix::process::pidfd_open(pid, PidfdFlags::empty()), Err(Errno::SRCH)));
-        // The lock tells a cleaner of another pid namespace.
-        if ours && dead && rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let Ok(stat) = rustix::fs::fstat(&fd) else { continue };
+        let ours = stat.st_uid == owner.uid || stat.st_uid == rustix::process::geteuid().as_raw();
+        if ours
+            && rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && !is_step(pid, stat.st_uid, &base_path.join(name))
+        {
             empty(fd.as_fd(), 0);
             let _ = rustix::fs::unlinkat(base, name, AtFlags::REMOVEDIR);
         }
     }
+}
+
+/// Tells whether a living process is the step whose files are in `path`: it has that pid and uid, and that path in its
+/// environment. One whose environment we may not read has more rights than our children have, and is none of them.
+fn is_step(pid: u32, uid: u32, path: &Path) -> bool {
+    // We have just been started: a directory with our own pid is a dead one's.
+    if pid == std::process::id() {
+        return false;
+    }
+    let alive = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .is_some_and(|pid| !matches!(rustix::process::pidfd_open(pid, PidfdFlags::empty()), Err(Errno::SRCH)));
+    if !alive {
+        return false;
+    }
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let Ok(status) = std::fs::read_to_string(process.join("status")) else {
+        // Without /proc there is no telling.
+        return !Path::new("/proc/self").exists();
+    };
+    let Ok(environment) = std::fs::read(process.join("environ")) else { return false };
+    if !status.contains(&format!("\nUid:\t{uid}\t")) {
+        return false;
+    }
+    let wanted = [b"KEYSIDE_FILES=", path.as_os_str().as_encoded_bytes()].concat();
+    environment.split(|&byte| byte == 0).any(|entry| entry == wanted)
 }
 
 /// Reads `<pid>` or `<pid>.<n>`.
@@ -465,15 +495,17 @@ mod tests {
         let root = tempfile::tempdir().expect("a temporary directory");
         let base = root.path().join("base");
         // Above every possible pid (PID_MAX_LIMIT is 2^22).
-        for (name, kept) in [("4194999", false), ("notes", true)] {
+        // The test's own parent lives, and is no step of ours.
+        let other = rustix::process::getppid().expect("a parent").as_raw_nonzero().to_string();
+        for name in ["4194999", &other, "notes"] {
             std::fs::create_dir_all(base.join(name).join("sub")).expect("made");
             std::fs::write(base.join(name).join("sub/file"), "x").expect("written");
-            let _ = kept;
         }
         let place = Place { dir: Some(base.clone()), insecure: true };
         let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: None, is_other: false };
         let directory = Directory::make(&place, owner, &mut |_| {}).expect("made");
-        assert!(!base.join("4194999").exists() && base.join("notes/sub/file").exists());
+        assert!(!base.join("4194999").exists() && !base.join(other).exists());
+        assert!(base.join("notes/sub/file").exists());
         let name = FileName::parse(b"d/f").expect("a name");
         directory.write(&name, &SecretValue::copy_of(b"value")).expect("written");
         use std::os::unix::fs::PermissionsExt as _;

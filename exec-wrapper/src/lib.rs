@@ -148,6 +148,10 @@ fn exec(mut globals: Globals, args: Vec<OsString>, mut hardened: Hardened) -> Re
     } else {
         resolve::fetch(&globals, socket.as_deref(), &plan, &wanted).map_err(|refusal| refused(&plan, refusal))?
     };
+    if globals.verbose > 0 && !wanted.is_empty() {
+        let (references, secrets) = (wanted.references.len(), wanted.secrets.len());
+        report::note(&format!("resolved references: {references}, whole secrets: {secrets}"));
+    }
     let environment = inject::inject(&plan, &inherited, &answers, directory.as_ref())?;
     drop(answers);
     if let Some(path) = &plan.report {

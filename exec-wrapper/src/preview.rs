@@ -90,15 +90,20 @@ pub(crate) fn check(globals: &Globals, socket: Option<&Path>, plan: &Plan, wante
     })();
     connection.end();
     let results: Vec<CheckResult> = result.map_err(|complaint: Complaint| Stop::from(complaint))?;
+    let width = results.iter().map(|result| result.reference.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     for result in &results {
-        let _ = write!(out, "{:<14} {}", result.status.as_str(), report::printable(&result.reference));
-        if let (Some(backend), false) = (&result.backend, result.status == CheckStatus::Ok) {
-            let _ = write!(out, "  (asked {})", report::printable(backend));
-        }
-        if let Some(hint) = &result.hint {
-            let _ = write!(out, "  hint: {}", report::printable(hint));
-        }
+        let passes = matches!(result.status, CheckStatus::Ok | CheckStatus::Skipped);
+        let backend = result.backend.as_ref().filter(|backend| !backend.is_empty());
+        let backend = backend.map(|backend| format!("{} {backend}", if passes { "in" } else { "asked" }));
+        let remark = backend.into_iter().chain(result.hint.clone()).collect::<Vec<_>>().join("; ");
+        let line = format!(
+            "{:<14}  {:<width$}  {}  {remark}",
+            result.status.as_str(),
+            result.reference,
+            wanted.targets(&result.reference).join(", ")
+        );
+        out.push_str(report::printable(&line).trim_end());
         out.push('\n');
     }
     report::print(&out).map_err(|_| Complaint::plain("cannot write to stdout"))?;

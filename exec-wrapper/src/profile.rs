@@ -301,20 +301,18 @@ impl Layers<'_> {
             let parts: Vec<&str> = name.split("__").collect();
             let place = format!("KEYSIDE_{name}");
             match (normal(parts[0]).as_str(), parts.as_slice()) {
-                ("agent", [_, socket]) if normal(socket) == "socket" => {
-                    if !value.is_empty() {
-                        self.socket = Some(PathBuf::from(OsString::from_vec(value.to_vec())));
-                    }
+                ("agent", [_, socket]) if normal(socket) == "socket" && !value.is_empty() => {
+                    self.socket = Some(PathBuf::from(OsString::from_vec(value.to_vec())));
                 }
                 ("exec", [_, key, rest @ ..]) => {
-                    if let Some(one) = self.from_variable(&place, key, rest, value, false) {
+                    if let Some(one) = self.read_variable(&place, key, rest, value, false) {
                         self.exec = std::mem::take(&mut self.exec).overlaid_with(one);
                     }
                 }
                 ("profile", [_, profile, key, rest @ ..]) => {
                     self.known_profiles.push((*profile).to_owned());
                     if self.wanted.is_some_and(|wanted| normal(wanted) == normal(profile))
-                        && let Some(one) = self.from_variable(&place, key, rest, value, true)
+                        && let Some(one) = self.read_variable(&place, key, rest, value, true)
                     {
                         self.profile = Some(self.profile.take().unwrap_or_default().overlaid_with(one));
                     }
@@ -324,7 +322,7 @@ impl Layers<'_> {
         }
     }
 
-    fn from_variable(
+    fn read_variable(
         &mut self,
         place: &str,
         key: &str,

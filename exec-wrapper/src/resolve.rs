@@ -75,8 +75,8 @@ impl Wanted {
         self.references.is_empty() && self.secrets.is_empty()
     }
 
-    /// Returns the targets of a failing reference or secret, as the agent spells it.
-    fn targets(&self, reference: &str) -> Vec<&str> {
+    /// Returns the targets of a reference or secret, as the agent spells it.
+    pub(crate) fn targets(&self, reference: &str) -> Vec<&str> {
         let by_reference =
             self.references.iter().filter(|(known, _)| known.to_string() == reference).flat_map(|(_, to)| to);
         let by_secret = self.secrets.get(reference).into_iter().flatten();

@@ -134,25 +134,15 @@ pub(crate) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     checked(unsafe { libc::setresuid(uid, uid, uid) })
 }
 
-/// The two sides of a fork.
-pub(crate) enum Side {
-    /// We.
-    Parent,
-    /// The new process.
-    Child,
-}
-
 /// Forks a process that no `wait` of ours or of the child-to-be will see: it sends no SIGCHLD when it ends, so none is
 /// left pending for a step that was started with SIGCHLD blocked.
-fn fork_silently() -> io::Result<(Side, libc::pid_t)> {
+///
+/// Returns the new pid, or 0 in the new process.
+fn fork_silently() -> io::Result<libc::pid_t> {
     // SAFETY: clone with no flags is fork with exit signal 0. This program has one thread, so the copy may allocate
     // and lock as before; glibc's cached thread id is stale in the copy, and nothing there uses it.
     let pid = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok((Side::Child, 0)),
-        pid => Ok((Side::Parent, pid as libc::pid_t)),
-    }
+    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid as libc::pid_t) }
 }
 
 /// Makes `kept` the descriptors 0 to 2 of this process and closes everything else.
@@ -191,39 +181,41 @@ fn detach_from_session_and_signals() {
     }
 }
 
-/// Forks a process that shares nothing with us but `kept`, which become its descriptors 0 to 2. `Parent` is returned
-/// once it is detached. With `orphan` it is forked twice, so that it is nobody's child here; without (as PID 1, to
-/// whom every orphan comes back) it stays a child that an ordinary `wait` does not see.
-pub(crate) fn fork_detached(kept: [BorrowedFd<'_>; 3], orphan: bool) -> io::Result<Side> {
-    match fork_silently()? {
-        (Side::Child, _) => {
-            keep_only(kept);
-            detach_from_session_and_signals();
-            if orphan {
-                match fork_silently() {
-                    Ok((Side::Child, _)) => {}
-                    Ok((Side::Parent, _)) => exit_now(0),
-                    Err(_) => exit_now(1),
-                }
-            }
-            Ok(Side::Child)
-        }
-        (Side::Parent, _) if !orphan => Ok(Side::Parent),
-        (Side::Parent, pid) => {
-            let mut status = 0;
-            loop {
-                // SAFETY: `status` is writable; __WALL is needed for a child without exit signal.
-                if unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } == pid {
-                    break;
-                }
-                let error = io::Error::last_os_error();
-                if error.raw_os_error() != Some(libc::EINTR) {
-                    return Err(error);
-                }
-            }
-            if status == 0 { Ok(Side::Parent) } else { Err(io::Error::from_raw_os_error(libc::EAGAIN)) }
+/// Forks a process that shares nothing with us but `kept`, which become its descriptors 0 to 2, and that lives `life`,
+/// which never returns into code that believes to own what was closed. Returns once it is detached. With `orphan` it is
+/// forked twice, so that it is nobody's child here; without (as PID 1, to whom every orphan comes back) it stays a
+/// child that an ordinary `wait` does not see.
+pub(crate) fn fork_detached(
+    kept: [BorrowedFd<'_>; 3],
+    orphan: bool,
+    life: fn(&CStr) -> !,
+    name: &CStr,
+) -> io::Result<()> {
+    let pid = fork_silently()?;
+    if pid == 0 {
+        keep_only(kept);
+        detach_from_session_and_signals();
+        match if orphan { fork_silently() } else { Ok(0) } {
+            Ok(0) => life(name),
+            Ok(_) => exit_now(0),
+            Err(_) => exit_now(1),
         }
     }
+    if !orphan {
+        return Ok(());
+    }
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is writable; __WALL is needed for a child without exit signal.
+        if unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } == pid {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    }
+    if status == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EAGAIN)) }
 }
 
 /// Ends this process at once: no destructor, no atexit handler.

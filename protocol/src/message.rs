@@ -255,8 +255,8 @@ pub struct WriteReply {
     pub backend: String,
     /// The new version; null after a delete.
     pub version: Option<String>,
-    /// The keys it now has, in byte order; empty after a delete.
-    pub keys: Vec<String>,
+    /// The keys it now has, in byte order; empty after a delete, null where they are not known without reading values.
+    pub keys: Option<Vec<String>>,
 }
 
 /// The state of one back-end in `ready` and `status`.

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! What the scenarios stand on: hermetic homes, the real programs, a client that may misbehave, real ZenML.
+//!
+//! # Layout, in the order a scenario uses it
+//!
+//! * [`home`]: a directory of its own for one scenario; at its end all output is searched for the planted value.
+//! * [`canary`]: that value, and the forms it is searched for in.
+//! * [`programs`]: where the built programs and the interpreter are.
+//! * [`run`]: one program, run to its end or kept running.
+//! * [`store`]: ZenML's data, copied from the fixtures.
+//! * [`agent`]: an agent that is ready, and ended with the scenario.
+//! * [`socket_client`]: bytes to the socket and replies from it.
+//! * [`zenml`]: the real ZenML, one process driven line by line.
+//! * [`eventually`]: waiting without sleeping.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test's fault is a panic, and its words go to stderr")]
+
+pub mod agent;
+pub mod canary;
+pub mod eventually;
+pub mod home;
+pub mod programs;
+pub mod run;
+pub mod socket_client;
+pub mod store;
+pub mod zenml;
+
+pub use agent::Agent;
+pub use home::Home;
+pub use run::Ended;
+pub use socket_client::{Client, Reply};
+pub use store::Store;

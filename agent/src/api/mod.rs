@@ -183,3 +183,6 @@ fn only<B>(request: &Request<B>, methods: &'static [Method]) -> Result<Method, A
     let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     Err(ApiError::new(Code::MethodNotAllowed, format!("this route takes {allow}")).allow(allow))
 }
+
+#[cfg(test)]
+mod tests;

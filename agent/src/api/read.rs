@@ -29,7 +29,7 @@ pub(super) async fn secret(
 ) -> Result<Reply, ApiError> {
     let selection = Query::parse(request.uri().query(), &["backend", "scope"])?.selection(&agent.resolver)?;
     if !viewer.may_read(name) {
-        return Err(outside(agent, draft, name.to_owned()));
+        return Err(outside(draft, name.to_owned()));
     }
     let found = find(agent, viewer, name, selection, want(request.headers()), draft, || name.to_owned()).await?;
     let cached = &found.hit.cached;
@@ -74,7 +74,7 @@ pub(super) async fn value(
     };
     let label = || format!("{name}.{key}");
     if !viewer.may_read_key(name, key) {
-        return Err(outside(agent, draft, label()));
+        return Err(outside(draft, label()));
     }
     let found = find(agent, viewer, name, selection, want(request.headers()), draft, label).await?;
     let cached = &found.hit.cached;
@@ -161,11 +161,10 @@ pub(super) fn audit_unavailable() -> ApiError {
         .retry()
 }
 
-fn outside(agent: &Agent, draft: &mut Draft, label: String) -> ApiError {
-    if agent.audit.is_on() {
-        draft.operation = "read";
-        draft.secrets.push(label);
-    }
+fn outside(draft: &mut Draft, label: String) -> ApiError {
+    draft.operation = "read";
+    draft.secrets.push(label);
+    draft.outside = true;
     ApiError::outside_grant()
 }
 

@@ -128,6 +128,7 @@ fn begin(
     draft.write = true;
     draft.secrets.push(name.to_owned());
     if !viewer.may_write(name) && !viewer.may_read(name) {
+        draft.outside = true;
         return Err(ApiError::outside_grant());
     }
     if agent.audit.blocks() {
@@ -253,6 +254,6 @@ fn reply(agent: &Agent, target: &Target, description: Description, deleted: bool
         scope: description.scope_label.map(str::to_owned),
         backend: agent.resolver.sources()[target.backend].name.clone(),
         version: (!deleted).then_some(description.version),
-        keys: if deleted { Vec::new() } else { description.keys.unwrap_or_default() },
+        keys: if deleted { Some(Vec::new()) } else { description.keys },
     }
 }

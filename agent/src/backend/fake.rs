@@ -319,7 +319,8 @@ impl State {
 
     fn described(&self, name: &str, scope: Scope) -> Description {
         let entry = self.secrets.get(&(name.to_owned(), scope)).expect("the caller has just found or set it");
-        self.describe(name, scope, entry)
+        let keys = Some(entry.values.keys().map(str::to_owned).collect());
+        Description { keys, ..self.describe(name, scope, entry) }
     }
 }
 

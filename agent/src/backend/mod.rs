@@ -213,7 +213,8 @@ pub struct Update {
     pub if_version: Option<String>,
 }
 
-/// Writes secrets; implemented only where ZenML's own layout can be written exactly.
+/// Writes secrets; implemented only where ZenML's own layout can be written exactly. What a write returns describes the
+/// secret as it is then; `keys` is filled in where the write has seen them.
 #[async_trait]
 pub trait WriteBackend: Send + Sync {
     /// Creates a secret.

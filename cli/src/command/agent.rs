@@ -34,12 +34,11 @@ pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> 
     };
     match keyside_agent::run(settings, options) {
         Ok(()) => Ok(Exit::Done),
-        Err(error) => Err(Failure {
-            exit: Exit::Passed(error.exit_code()),
-            lines: Vec::new(),
-            what: error.to_string(),
-            hint: error.hint().map(str::to_owned),
-        }),
+        Err(error) => {
+            let mut failure = Failure::new(Exit::Passed(error.exit_code()), output::printable(&error.to_string()));
+            failure.hint = error.hint().map(str::to_owned);
+            Err(failure)
+        }
     }
 }
 

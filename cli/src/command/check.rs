@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keyside_config::Environment;
 use keyside_protocol::level::ValidationLevel;
@@ -71,7 +71,7 @@ fn collect(args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
     }
     for file in &args.file {
         for found in strings_of(file)? {
-            let place = Place::File { file: file.clone(), line: found.line, path: found.path.clone() };
+            let place = Place::File { file: file.to_owned(), line: found.line, path: found.path.clone() };
             findings.found(&found, place);
         }
     }
@@ -90,7 +90,7 @@ fn collect(args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
     Ok(findings.list)
 }
 
-fn strings_of(file: &PathBuf) -> Result<Vec<Found>, Failure> {
+fn strings_of(file: &Path) -> Result<Vec<Found>, Failure> {
     let named = |what: String| Failure::usage(format!("{}: {what}", printable(&file.to_string_lossy())));
     let text = read_text(file).map_err(named)?;
     source::strings(file, &text)

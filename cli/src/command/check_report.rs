@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use keyside_protocol::level::ValidationLevel;
 use keyside_protocol::message::{CheckResult, CheckStatus};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::output::{Paint, columns, paint, printable};
 
 /// Where a reference was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
 pub(super) enum Place {
     /// On the command line.
     Argument,
@@ -30,8 +31,10 @@ pub(super) enum Place {
         path: String,
     },
     /// In the environment.
+    #[serde(rename = "env")]
     Variable {
         /// The variable.
+        #[serde(rename = "variable")]
         name: String,
     },
 }
@@ -46,17 +49,6 @@ impl Place {
                 printable(text.trim_end()).into_owned()
             }
             Self::Variable { name } => format!("${}", printable(name)),
-        }
-    }
-
-    fn json(&self) -> Value {
-        match self {
-            Self::Argument => json!({ "source": "argument" }),
-            Self::Stdin { line } => json!({ "source": "stdin", "line": line }),
-            Self::File { file, line, path } => {
-                json!({ "source": "file", "file": file.to_string_lossy(), "line": line, "path": path })
-            }
-            Self::Variable { name } => json!({ "source": "env", "variable": name }),
         }
     }
 }
@@ -162,34 +154,49 @@ pub(super) fn summary(report: &Report) -> String {
     }
 }
 
+/// The report as a program reads it.
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    ok: bool,
+    /// Null when nothing had to be asked.
+    level: Option<ValidationLevel>,
+    results: Vec<JsonResult<'a>>,
+    backend_calls: u64,
+}
+
+#[derive(Serialize)]
+struct JsonResult<'a> {
+    reference: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    places: &'a [Place],
+}
+
 /// Returns one JSON object.
 pub(super) fn json(report: &Report) -> String {
-    let results: Vec<Value> = report
-        .findings
-        .iter()
-        .map(|finding| {
-            let mut entry = json!({
-                "reference": finding.reference,
-                "status": finding.status().as_str(),
-                "places": finding.places.iter().map(Place::json).collect::<Vec<_>>(),
-            });
-            if let Some(result) = &finding.result {
-                for (name, value) in [("backend", &result.backend), ("hint", &result.hint)] {
-                    if let Some(value) = value {
-                        entry[name] = json!(value);
-                    }
-                }
-            }
-            entry
-        })
-        .collect();
-    let report = json!({
-        "ok": report.findings.iter().all(Finding::passes),
-        "level": report.level.map(ValidationLevel::as_str),
-        "results": results,
-        "backend_calls": report.backend_calls,
-    });
-    format!("{report:#}\n")
+    let report = JsonReport {
+        ok: report.findings.iter().all(Finding::passes),
+        level: report.level,
+        results: report.findings.iter().map(JsonResult::of).collect(),
+        backend_calls: report.backend_calls,
+    };
+    serde_json::to_string_pretty(&report).expect("strings, numbers and lists are always JSON") + "\n"
+}
+
+impl<'a> JsonResult<'a> {
+    fn of(finding: &'a Finding) -> Self {
+        let result = finding.result.as_ref();
+        Self {
+            reference: &finding.reference,
+            status: finding.status().as_str(),
+            backend: result.and_then(|result| result.backend.as_deref()),
+            hint: result.and_then(|result| result.hint.as_deref()),
+            places: &finding.places,
+        }
+    }
 }
 
 /// Returns a JUnit report: a test case a place.
@@ -385,7 +392,7 @@ mod tests {
     #[test]
     fn json_names_every_place() {
         let text = json(&report(vec![finding("{{a.b}}", CheckStatus::KeyMissing, file())]));
-        let value: Value = serde_json::from_str(&text).expect("JSON");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(value["ok"], false);
         assert_eq!(value["results"][0]["status"], "key_missing");
         assert_eq!(value["results"][0]["places"][0]["line"], 3);

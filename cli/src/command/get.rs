@@ -1,6 +1,7 @@
 //! `get`: one value as it is, or a secret's pairs.
 
 use keyside_exec_wrapper::client::encode_segment;
+use keyside_protocol::code::Code;
 use keyside_protocol::json::SecretBuffer;
 use keyside_protocol::message::SecretReply;
 use keyside_protocol::reference::Reference;
@@ -25,15 +26,12 @@ pub(super) fn run(globals: &Globals, args: &GetArgs) -> Result<Exit, Failure> {
     let wanted = wanted(&args.name, args.key.as_deref())?;
     let query = query(args.backend.as_deref(), args.scope.as_deref());
     let mut session = Session::open(globals)?;
-    let dotted = |failure: Failure| {
-        match (&args.key, args.name.contains('.'), failure.exit) {
+    let dotted = |failure: Failure| match (&args.key, args.name.contains('.'), failure.code) {
         // The one trap of cutting at the first dot.
-        (None, true, Exit::No) if failure.hint.is_none() => failure.hint(format!(
-            "the name was cut at its first dot; for a secret whose name holds one: `keyside get NAME --key KEY` or `keyside secret get {} --show`",
-            printable(&args.name)
-        )),
+        (None, true, Some(Code::SecretNotFound)) if failure.hint.is_none() => {
+            failure.hint("a name that holds a dot itself is taken whole with `--key KEY`")
+        }
         _ => failure,
-    }
     };
     match (wanted.key, args.format) {
         (Some(key), None) => {
@@ -54,7 +52,7 @@ pub(super) fn run(globals: &Globals, args: &GetArgs) -> Result<Exit, Failure> {
                 reply.values.iter().filter(|(name, _)| key.as_deref().is_none_or(|key| key == *name)).collect();
             if let (Some(key), true) = (&key, pairs.is_empty()) {
                 let what = format!("secret `{}` has no key `{}`", printable(&wanted.name), printable(key));
-                return Err(dotted(Failure::new(Exit::No, what)));
+                return Err(Failure::new(Exit::No, what));
             }
             let mut out = SecretBuffer::with_capacity(reply.values.byte_size() + 64 * reply.values.len() + 16);
             match format.unwrap_or(PairFormat::Json) {

@@ -50,9 +50,9 @@ fn text(status: &StatusReply, color: bool) -> String {
         vec![
             "cache".into(),
             format!(
-                "{} secrets, {} of {} bytes; {} fresh, {} stale, {} missed; {} back-end calls",
+                "{} secrets, {} of {}; {} fresh, {} stale, {} missed; {} back-end calls",
                 cache.entries,
-                cache.bytes,
+                ByteSize(cache.bytes),
                 ByteSize(cache.max_bytes),
                 cache.hits,
                 cache.stale_hits,

@@ -1,5 +1,6 @@
 //! The agent: how it is found, waited for, trusted, and what its refusals become.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,9 +130,8 @@ fn a_server_of_another_user_is_sent_nothing_unless_its_uid_is_named() {
     // A listening socket speaks for the process that called listen: a copy of this test's socket in a process of
     // another uid will not do, so the server is python3 under that uid.
     let place = Place::without_agent();
-    let open = |path: &std::path::Path| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod")
-    };
+    let open =
+        |path: &std::path::Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("chmod");
     open(place.path("").as_path());
     let script = "import os,socket,sys\nos.setgid(4242);os.setuid(4242)\ns=socket.socket(socket.AF_UNIX);s.bind(sys.argv[1]);os.chmod(sys.argv[1],0o777);s.listen()\nwhile True:\n c,_=s.accept()\n d=c.recv(65536)\n open(sys.argv[2],'ab').write(d)\n c.close()\n";
     let got = place.path("got");

@@ -34,7 +34,7 @@ fn a_missing_command_is_127_and_one_that_cannot_be_executed_126_before_any_reque
 fn the_command_is_looked_up_on_the_childs_path() {
     let place = Place::with_agent();
     let script = place.write("home/mine", "#!/bin/sh\necho mine $0\n");
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let home = format!("PATH={}", place.path("home").display());
     let run = place.run(&["-e", &home, "--", "mine"]);
     assert_eq!(run.stdout, format!("mine {}\n", script.display()));
@@ -49,7 +49,7 @@ fn the_command_is_looked_up_on_the_childs_path() {
 fn a_script_without_an_interpreter_line_is_run_by_sh() {
     let place = Place::without_agent();
     let script = place.write("work/script", "echo ran $1\n");
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     place.run(&["--", "./script", "x"]).printed("ran x\n");
 }
 
@@ -101,7 +101,7 @@ fn help_and_version_go_to_stdout() {
 fn chdir_changes_where_the_command_runs_and_is_found() {
     let place = Place::without_agent();
     let script = place.write("home/tool", "#!/bin/sh\npwd\n");
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     place.run(&["--chdir", "../home", "--", "./tool"]).printed(&format!("{}\n", place.path("home").display()));
     place.run(&["--chdir", "/no/such", "--", "true"]).refused(125, &["--chdir"]);
 }

@@ -61,10 +61,10 @@ fn every_mistake_is_named_with_its_place() {
 fn a_file_that_others_may_write_or_that_belongs_to_another_user_is_refused() {
     let place = Place::with_agent();
     let file = place.write("config/keyside/keyside.toml", "[exec]\nenv.A = 'x'\n");
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o646)).expect("chmod");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).expect("chmod");
     place.run(&SHOW).refused(125, &["everybody may write"]);
     if is_root("a file of another user") {
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("chmod");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("chmod");
         std::os::unix::fs::chown(&file, Some(4242), None).expect("chown");
         place.run(&SHOW).refused(125, &["uid 4242"]);
     }

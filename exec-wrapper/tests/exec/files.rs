@@ -16,14 +16,31 @@ fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
+/// A step that is ended with its test, however that ends.
+struct Step(Child);
+
+impl Step {
+    fn end(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("reaped");
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a step that says where its files are and then waits.
-fn waiting_step(place: &Place, base: &Path) -> (Child, PathBuf) {
+fn waiting_step(place: &Place, base: &Path) -> (Step, PathBuf) {
     let mut wrapper = place.wrapper(&["-f", "pw={{db.password}}", "--files-dir"]);
     wrapper.arg(base).args(["--", "sh", "-c", "echo $KEYSIDE_FILES; exec sleep 1000"]);
     let mut child = wrapper.stdout(Stdio::piped()).spawn().expect("started");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-    (child, PathBuf::from(line.trim_end()))
+    (Step(child), PathBuf::from(line.trim_end()))
 }
 
 #[test]
@@ -68,10 +85,9 @@ fn the_files_go_when_the_step_ends_however_it_ends() {
     let (mut child, files) = waiting_step(&place, base.path());
     assert_eq!(std::fs::read_to_string(files.join("pw")).expect("there"), CANARY);
     assert!(files.starts_with(base.path()));
-    child.kill().expect("killed");
+    child.0.kill().expect("killed");
     // Even while its parent has not reaped it.
     eventually("the files are gone", || is_empty(base.path()));
-    child.wait().expect("reaped");
 }
 
 #[test]
@@ -82,7 +98,7 @@ fn the_files_go_when_the_launch_fails() {
     place.run(&["-f", "a={{no.such}}", "--files-dir", dir, "--", "true"]).refused(125, &["{{no.such}}"]);
     eventually("the directory is gone", || is_empty(base.path()));
     let script = place.write("work/script", "#!/no/such/interpreter\n");
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     place.run(&["-f", "a={{db.password}}", "--files-dir", dir, "--", "./script"]).refused(127, &["interpreter"]);
     eventually("the files are gone", || is_empty(base.path()));
 }
@@ -91,32 +107,42 @@ fn the_files_go_when_the_launch_fails() {
 fn what_a_killed_cleaner_left_is_removed_by_the_next_start_and_a_living_steps_files_stay() {
     let place = Place::with_agent();
     let base = memory();
+    // One has a cleaner, one has lost it, both live; the third is dead and so is its cleaner.
     let (mut living, living_files) = waiting_step(&place, base.path());
+    let (mut bereft, bereft_files) = waiting_step(&place, base.path());
     let (mut child, files) = waiting_step(&place, base.path());
-    let cleaner = cleaner_of(&files);
-    let cleaner = rustix::process::Pid::from_raw(cleaner).expect("a pid");
-    rustix::process::kill_process(cleaner, rustix::process::Signal::KILL).expect("killed");
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
+    for files in [&bereft_files, &files] {
+        let cleaner = rustix::process::Pid::from_raw(cleaner_of(files)).expect("a pid");
+        rustix::process::kill_process(cleaner, rustix::process::Signal::KILL).expect("killed");
+    }
+    child.end();
     // The lock of the killed cleaner goes with it, in its own time.
     eventually("the next start removes the rest", || {
         let dir = base.path().to_str().expect("text");
         place.run(&["-f", "a=x", "--files-dir", dir, "--", "true"]).printed("");
         !files.exists()
     });
-    assert_eq!(std::fs::read_to_string(living_files.join("pw")).expect("there"), CANARY);
-    living.kill().expect("killed");
-    living.wait().expect("reaped");
-    eventually("all files are gone", || is_empty(base.path()));
+    for (step, files) in [(&mut living, living_files), (&mut bereft, bereft_files)] {
+        assert_eq!(std::fs::read_to_string(files.join("pw")).expect("there"), CANARY);
+        step.end();
+    }
+    eventually("all files are gone", || {
+        place.run(&["-f", "a=x", "--files-dir", base.path().to_str().expect("text"), "--", "true"]).printed("");
+        is_empty(base.path())
+    });
 }
 
-/// Finds the process called keyside-cleaner that holds `files` open.
+/// Finds the process called keyside-cleaner that holds `files` open. It takes that name in its own time.
 fn cleaner_of(files: &Path) -> i32 {
-    let processes = std::fs::read_dir("/proc").expect("listed").flatten();
-    let found = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &i32| {
-        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        comm.trim() == "keyside-cleaner"
-            && std::fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|link| link == files)
+    let mut found = None;
+    eventually("a cleaner", || {
+        let processes = std::fs::read_dir("/proc").expect("listed").flatten();
+        found = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &i32| {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            comm.trim() == "keyside-cleaner"
+                && std::fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|link| link == files)
+        });
+        found.is_some()
     });
     found.expect("a cleaner")
 }
@@ -149,8 +175,43 @@ fn the_cleaner_holds_no_pipe_of_the_caller_and_no_value() {
         }
         assert!(seen > 0);
     }
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
+    child.end();
+}
+
+#[test]
+fn what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start() {
+    if !is_root("what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start") {
+        return;
+    }
+    let place = Place::with_agent();
+    let base = memory();
+    let dir = base.path().to_str().expect("text");
+    // The step is PID 1 there: when it ends, its cleaner is killed with it. Its children are its own.
+    let script = "echo $KEYSIDE_FILES; echo $$; read children </proc/$$/task/1/children; wait; exec sleep 1000";
+    let mut unshare = place.program("unshare");
+    unshare.args([
+        "--pid",
+        "--fork",
+        "--kill-child",
+        crate::harness::WRAPPER,
+        "-f",
+        "pw={{db.password}}",
+        "--files-dir",
+        dir,
+    ]);
+    let mut child = Step(unshare.args(["--", "sh", "-c", script]).stdout(Stdio::piped()).spawn().expect("started"));
+    let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
+    let files = PathBuf::from(lines.next().expect("a line").expect("text"));
+    assert_eq!(lines.next().expect("a line").expect("text"), "1");
+    assert_eq!(files, base.path().join("1"));
+    // While it lives, another start leaves it alone, though pid 1 is somebody else here.
+    place.run(&["-f", "a=x", "--files-dir", dir, "--", "true"]).printed("");
+    assert!(files.join("pw").exists());
+    child.end();
+    eventually("the next start removes the rest", || {
+        place.run(&["-f", "a=x", "--files-dir", dir, "--", "true"]).printed("");
+        !files.exists()
+    });
 }
 
 #[test]

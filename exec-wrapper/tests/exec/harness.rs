@@ -266,6 +266,7 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Whether these tests run as root; where a test needs it and does not have it, it says so.
+#[allow(clippy::print_stderr, reason = "a test that is not run must be seen not to have been")]
 pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {

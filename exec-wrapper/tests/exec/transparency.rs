@@ -20,7 +20,7 @@ fn same(before: &str, redirections: &str, command: &str) -> String {
 
 #[test]
 fn signal_dispositions_and_the_mask_are_inherited() {
-    let command = "grep -E \"^(Sig|Shd)\" /proc/$$/status";
+    let command = "exec grep -E \"^(SigPnd|ShdPnd|SigBlk|SigIgn|SigCgt)\" /proc/self/status";
     let default = same("", "", command);
     let ignored = same("trap \"\" PIPE HUP CHLD", "", command);
     assert_ne!(default, ignored);
@@ -36,8 +36,11 @@ fn closed_stdio_stays_closed() {
     // With stdout closed the answer goes to stderr and from there to a file.
     let place = Place::with_agent();
     let out = place.path("out");
-    let script =
-        format!("exec {WRAPPER} -e A={{{{db.user}}}} -- /bin/sh -c '{{ {list}; }} >&2' >&- 2>{}", out.display());
+    let script = format!(
+        "exec {WRAPPER} -e A={{{{db.user}}}} -- /bin/sh -c '{}' >&- 2>{}",
+        list.replace("echo $fd", "echo $fd >&2"),
+        out.display()
+    );
     assert_eq!(ran(place.program("/bin/sh").arg("-c").arg(script)).code, Some(0));
     assert_eq!(std::fs::read_to_string(out).expect("written"), "0\n2\n");
 }
@@ -57,7 +60,7 @@ fn the_step_has_no_child_it_did_not_start_and_may_be_dumped() {
     same(
         "",
         "",
-        "cat /proc/$$/task/$$/children; grep -E \"^(NoNewPrivs|Seccomp|CapEff|CapPrm|CapBnd)\" /proc/$$/status; ls -l /proc/$$/environ | cut -c 1-10",
+        "read children </proc/$$/task/$$/children; echo \"[$children]\"; grep -E \"^(NoNewPrivs|Seccomp|CapEff|CapPrm|CapBnd)\" /proc/$$/status; ls -l /proc/$$/environ | cut -c 1-10",
     );
 }
 

@@ -55,6 +55,10 @@ impl Drop for Encoded {
     }
 }
 
+fn keys_of(values: &SecretValues) -> Vec<String> {
+    values.keys().map(str::to_owned).collect()
+}
+
 impl ZenmlSql {
     pub(super) async fn create_secret(
         &self,
@@ -66,6 +70,7 @@ impl ZenmlSql {
         for key in values.keys() {
             valid_key(key)?;
         }
+        let keys = keys_of(&values);
         let encoded = self.encode(&values)?;
         let mut connection = self.connections.writer().await?;
         let mut transaction = self.begin(name, &mut connection).await?;
@@ -73,8 +78,7 @@ impl ZenmlSql {
         let owner = self.new_owner(&mut transaction, &view, scope).await?;
         self.refuse_clash(&mut transaction, name, scope, &owner, "").await?;
         let now = timestamp::now();
-        let row =
-            Row { id: new_id(), name: name.to_owned(), scope, created: now.clone(), updated: now, empty: false };
+        let row = Row { id: new_id(), name: name.to_owned(), scope, created: now.clone(), updated: now, empty: false };
         let (internal, zero) = if view.era.has_internal() { (", internal", ", 0") } else { ("", "") };
         let value = encoded.sql();
         // Built from constants; everything from outside is bound.
@@ -87,7 +91,7 @@ impl ZenmlSql {
         query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
         self.commit(name, transaction, Some(&row)).await?;
         close(connection).await;
-        Ok(row.describe(view.era))
+        Ok(Description { keys: Some(keys), ..row.describe(view.era) })
     }
 
     pub(super) async fn update_secret(
@@ -122,15 +126,18 @@ impl ZenmlSql {
         let query = sqlx::query(sql).persistent(false).bind(&changed.id).bind(&changed.name);
         let query = query.bind(changed.scope == Scope::Private).bind(&changed.updated);
         query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(&changed.name, &error))?;
+        let mut keys = None;
         if !update.values.is_empty() {
-            let encoded = self.encode(&self.merge(&row, stored, update.values)?)?;
+            let values = self.merge(&row, stored, update.values)?;
+            keys = Some(keys_of(&values));
+            let encoded = self.encode(&values)?;
             let sql = AssertSqlSafe(format!("UPDATE secret SET \"values\" = {} WHERE id = ?2", encoded.sql()));
             let query = sqlx::query(sql).persistent(false).bind(Arc::clone(&encoded.text)).bind(&changed.id);
             query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
         }
         self.commit(name, transaction, Some(&changed)).await?;
         close(connection).await;
-        Ok(changed.describe(view.era))
+        Ok(Description { keys, ..changed.describe(view.era) })
     }
 
     pub(super) async fn delete_secret(

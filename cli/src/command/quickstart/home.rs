@@ -119,7 +119,7 @@ impl Home {
         push_string(&mut url, &format!("sqlite:///{path}"));
         // expose: no secret, only a path in a buffer of that type.
         let url = String::from_utf8_lossy(url.expose()).into_owned();
-        Ok(format!("{MARK}\n[backend.store]\ntype = \"zenml-sql\"\nurl = {url}\nwritable = true\n"))
+        Ok(format!("{MARK}\n[backend.store]\ntype = \"zenml-sql\"\nurl = {url}\nuser = \"default\"\nwritable = true\n"))
     }
 
     /// Makes a file say `text`; a file that says so already is left alone.
@@ -136,7 +136,11 @@ impl Home {
             .create_new(true)
             .mode(0o600)
             .open(&draft)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|mut file| {
+                // A strange umask may have taken our own rights.
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                file.write_all(text.as_bytes())
+            })
             .and_then(|()| fs::rename(&draft, &path));
         if written.is_err() {
             let _ = fs::remove_file(&draft);

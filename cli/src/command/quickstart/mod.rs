@@ -18,7 +18,7 @@ use std::process::Command;
 
 use keyside_protocol::code::Code;
 use keyside_protocol::level::ValidationLevel;
-use keyside_protocol::message::{CheckReply, CheckRequest, WriteReply};
+use keyside_protocol::message::{CheckReply, CheckRequest};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use zeroize::Zeroizing;
 
@@ -97,12 +97,12 @@ fn create_example(globals: &Globals) -> Result<(), Failure> {
     // expose: into the agent's socket.
     let reply = session.send(doing, "POST", "/v1/secrets", &[], Some(body.expose()))?;
     match reply.problem() {
-        None => {
-            let reply: WriteReply =
-                serde_json::from_slice(reply.body()).map_err(|error| session::unreadable(doing, &error))?;
-            say(&format!("keyside: created the secret {NAME} with the keys {}", reply.keys.join(", ")));
+        None if reply.status == 201 => {
+            let keys: Vec<&str> = values.keys().collect();
+            say(&format!("keyside: created the secret {NAME} with the keys {}", keys.join(", ")));
             Ok(())
         }
+        None => Err(Failure::new(Exit::Unavailable, format!("cannot {doing}: the agent answered {}", reply.status))),
         Some(problem) if problem.code == Code::Conflict => Ok(()),
         Some(problem) => Err(of_problem(doing, problem)),
     }

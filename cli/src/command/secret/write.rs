@@ -113,11 +113,9 @@ fn answer(args: &SecretArgs, done: &str, reply: &WriteReply) -> Result<Exit, Fai
     let text = match args.format {
         TableFormat::Table => {
             let scope = reply.scope.as_deref().map(|scope| format!("{scope}, ")).unwrap_or_default();
-            let keys = if reply.keys.is_empty() {
-                String::new()
-            } else {
-                format!(", keys {}", printable(&reply.keys.join(", ")))
-            };
+            let written = reply.keys.as_deref().unwrap_or_default();
+            let keys =
+                if written.is_empty() { String::new() } else { format!(", keys {}", printable(&written.join(", "))) };
             format!("{done} `{}` ({scope}back-end {}{keys})\n", printable(&reply.name), reply.backend)
         }
         format => table::record(

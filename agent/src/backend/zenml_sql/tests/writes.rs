@@ -1,7 +1,7 @@
 //! What is written, as ZenML would have written it.
 
 use super::*;
-use crate::backend::{Scope, Update, WriteError};
+use crate::backend::{Description, Scope, Update, WriteError};
 
 const KEY: &str = "k";
 
@@ -17,7 +17,7 @@ fn drop_key(key: &str) -> (String, Option<SecretValue>) {
     (key.to_owned(), None)
 }
 
-async fn create(store: &Store, name: &str, scope: Scope, pairs: &[(&str, &str)]) -> crate::backend::Description {
+async fn create(store: &Store, name: &str, scope: Scope, pairs: &[(&str, &str)]) -> Description {
     store.writer().create(name, scope, values(pairs)).await.expect("created")
 }
 
@@ -47,7 +47,8 @@ async fn a_created_row_is_what_zenml_would_have_written() {
         let reader = store.open(&Options { key: read_by, ..Options::default() }).reader;
         let secret = reader.fetch("new", Scopes::PublicOnly).await.map_err(|error| error.to_string());
         let secret = secret.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(secret.description, created);
+        assert_eq!(created.keys, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(secret.description, Description { keys: None, ..created });
         assert_eq!(shown(&secret.values), shown(&values(&[("a", "1"), ("b", "2 ü")])));
     }
 }
