@@ -169,7 +169,8 @@ feature_sets() {
 # The scenarios start the real programs, which `cargo nextest` builds only for packages with tests of their own.
 programs() { cargo build --workspace --bins --locked; }
 
-tests() { cargo nextest run --workspace --locked "$@"; }
+# Without ZenML, even where it is installed already: it has a stage of its own.
+tests() { KEYSIDE_PEERS=$scratch/none cargo nextest run --workspace --locked; }
 
 documents() {
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
@@ -208,50 +209,71 @@ real_zenml() {
         skip "real ZenML: it could not be installed: $(tail -n 1 "$scratch/zenml.log")"
         return
     fi
-    KEYSIDE_ZENML_PYTHON=$(<"$scratch/zenml.python") tests -E 'package(keyside-tests) & test(/real_zenml/)'
+    KEYSIDE_ZENML_PYTHON=$(<"$scratch/zenml.python") \
+        cargo nextest run --workspace --locked -E 'package(keyside-tests) & binary(=real_zenml)'
 }
 
 # --- without privileges ----------------------------------------------------------------------------------------------
 
 # The tests once more as a plain user with no capability and no way to gain one: root passes every permission check, so
-# as root alone a wrong mode or owner would never show. The checkout and the build may lie where that user cannot look,
-# hence copies; nextest finds them through its remapping.
+# as root alone a wrong mode or owner would never show. Checkout and build may lie where that user cannot look (/root), so
+# both are copied, and a mount namespace shows the copies at the very paths that cargo has compiled into the tests.
 unprivileged() {
     if ((EUID != 0)); then
         skip 'tests without privileges: this run has none to drop'
         return
     fi
+    if ! unshare --mount true 2>"$scratch/unshare.log"; then
+        skip "tests without privileges: no mount namespace can be had: $(<"$scratch/unshare.log")"
+        return
+    fi
     local room=$scratch/unprivileged
-    mkdir -p "$room"/{source,target,home}
-    chmod 755 "$scratch" "$room"
+    mkdir -p "$room"/{source,target/tmp,home,bin}
+    cp "$(command -v cargo-nextest)" "$room/bin/"
     files | tar --create --no-recursion --files-from=- | tar --extract --directory="$room/source" --no-same-owner
     cargo metadata --format-version 1 --locked >"$room/cargo.json"
     cargo nextest list --workspace --locked --list-type binaries-only --message-format json >"$room/binaries.json"
-    python3 - "$room/binaries.json" "$CARGO_TARGET_DIR" "$room/target" <<'PYTHON'
+    python3 - "$room/binaries.json" "$room/target" <<'PYTHON'
 import json, os, shutil, sys
 
-listing, built, room = sys.argv[1:]
-with open(listing) as file:
+with open(sys.argv[1]) as file:
     build = json.load(file)
+built = build["rust-build-meta"]["target-directory"]
 paths = [binary["binary-path"] for binary in build["rust-binaries"].values()]
 paths += [os.path.join(built, "debug", name) for name in ("keyside", "keyside-exec")]
 for path in paths:
-    target = os.path.join(room, os.path.relpath(path, build["rust-build-meta"]["target-directory"]))
+    target = os.path.join(sys.argv[2], os.path.relpath(path, built))
     os.makedirs(os.path.dirname(target), exist_ok=True)
     shutil.copy(path, target)
 PYTHON
+    # The copies stay root's, as an installed program's files are; the user's own are only the home and the test's scratch.
+    chmod 755 "$scratch"
     chmod -R a+rX "$room"
-    # The copied sources stay root's, as an installed program's files would be; only the home is the user's own.
-    chown 1000:1000 "$room/home"
-    (
-        cd "$room/source"
-        env -i PATH="$(dirname "$(command -v cargo-nextest)"):/usr/local/bin:/usr/bin:/bin" \
-            HOME="$room/home" TMPDIR=/tmp CI="${CI:-}" \
-            setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
-            cargo-nextest nextest run \
-            --cargo-metadata "$room/cargo.json" --binaries-metadata "$room/binaries.json" \
-            --workspace-remap "$room/source" --target-dir-remap "$room/target" </dev/null
-    )
+    chown 1000:1000 "$room/home" "$room/target/tmp"
+    export -f show as_plain_user
+    unshare --mount --propagation private bash -euo pipefail -c '
+        show "$1/source" "$2"
+        show "$1/target" "$3"
+        cd "$2"
+        as_plain_user env -i PATH="$1/bin:/usr/local/bin:/usr/bin:/bin" HOME="$1/home" TMPDIR=/tmp CI="${CI:-}" \
+            cargo-nextest nextest run --cargo-metadata "$1/cargo.json" --binaries-metadata "$1/binaries.json" </dev/null
+    ' unprivileged "$room" "$PWD" "$(realpath "$CARGO_TARGET_DIR")"
+}
+
+as_plain_user() {
+    setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "$@"
+}
+
+# Shows COPY at PATH in this mount namespace; a directory on the way that the plain user may not pass is covered first.
+show() { # COPY PATH
+    local way='' part parts
+    IFS=/ read -ra parts <<<"${2#/}"
+    for part in "${parts[@]}"; do
+        way+=/$part
+        mkdir -p "$way"
+        as_plain_user test -x "$way" || mount -t tmpfs -o mode=755 keyside-check "$way"
+    done
+    mount --bind "$1" "$2"
 }
 
 # --- the run ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ const FAILURES_TO_OPEN: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause. Short, so that a back-end that recovered is noticed soon.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The breaker's state.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_trial_doubles_the_pause_up_to_ten_seconds() {
+    fn a_failed_trial_doubles_the_pause_up_to_five_seconds() {
         let mut breaker = Breaker::default();
         for _ in 0..5 {
             breaker.failed(at(0), 1.0);
@@ -93,7 +93,7 @@ mod tests {
         for _ in 0..20 {
             breaker.failed(at(3_000), 1.0);
         }
-        assert!(breaker.admits(at(13_000)));
+        assert!(breaker.admits(at(8_000)));
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub async fn check(
         let granted = parsed.iter().flatten().map(Reference::name).filter(|name| viewer.may_read(name));
         let names: std::collections::BTreeSet<&str> = granted.collect();
         (verdicts, calls) = look_up_all(resolver, names.into_iter().collect(), level, no_cache).await;
-        calls += list_for_hints(resolver, &verdicts).await;
+        if verdicts.values().any(|verdict| matches!(verdict, Verdict::Missing { .. })) {
+            calls += resolver.list_for_hints().await;
+        }
     }
     let results: Vec<_> = references
         .iter()
@@ -153,23 +155,6 @@ fn means_absent(denied_means_absent: bool, error: &BackendError) -> bool {
         BackendError::Denied { .. } => denied_means_absent,
         _ => false,
     }
-}
-
-/// A near-miss hint needs names. Where no listing has been taken yet and one is cheap, it is taken now.
-async fn list_for_hints(resolver: &Arc<Resolver>, verdicts: &BTreeMap<String, Verdict>) -> u64 {
-    if !verdicts.values().any(|verdict| matches!(verdict, Verdict::Missing { .. })) {
-        return 0;
-    }
-    let mut calls = 0;
-    for (backend, source) in resolver.sources().iter().enumerate() {
-        if source.capabilities().cheap_list && !resolver.has_listing(backend) {
-            calls += 1;
-            if let Err(error) = resolver.list(backend).await {
-                tracing::debug!(backend = source.name, %error, "no names for hints");
-            }
-        }
-    }
-    calls
 }
 
 fn answer(

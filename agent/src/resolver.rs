@@ -506,9 +506,19 @@ impl Resolver {
         crate::near_miss::nearest(name, names.filter(|candidate| allowed(candidate))).map(str::to_owned)
     }
 
-    /// Tells whether near-miss hints have names to choose from.
-    pub fn has_listing(&self, backend: usize) -> bool {
-        lock(&self.sources[backend].listed).is_some()
+    /// Takes the first listing of each back-end where one is cheap and none was taken yet, so that near-miss hints have
+    /// names to choose from. Returns the calls made: none, ever after.
+    pub async fn list_for_hints(self: &Arc<Self>) -> u64 {
+        let mut calls = 0;
+        for (backend, source) in self.sources.iter().enumerate() {
+            if source.capabilities.cheap_list && lock(&source.listed).is_none() {
+                calls += 1;
+                if let Err(error) = self.list(backend).await {
+                    tracing::debug!(backend = source.name, %error, "no names for hints");
+                }
+            }
+        }
+        calls
     }
 
     /// Returns what would be served now without asking anybody; not counted as a read.

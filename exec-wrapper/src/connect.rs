@@ -231,4 +231,19 @@ mod tests {
         let globals = Globals { agent: Some(AgentMode::Embedded), ..Globals::default() };
         assert!(matches!(connect(&globals, None, Duration::ZERO), Err(ConnectError::NoEmbedded)));
     }
+
+    #[test]
+    fn a_private_agent_answers_over_its_socketpair_and_is_reaped_at_the_end() {
+        // Gets its socket as stdin, answers once, and ends when its one client leaves.
+        let script = "read -r line; printf 'HTTP/1.1 204 No Content\\r\\nargs: %s %s\\r\\n\\r\\n' \"$0\" \"$1\" >&0; cat >/dev/null";
+        let argv = ["/bin/sh", "-c", script].map(OsString::from).to_vec();
+        let globals = Globals { embedded: Some(argv), agent: Some(AgentMode::Embedded), ..Globals::default() };
+        let mut connection = connect(&globals, None, Duration::ZERO).expect("a private agent");
+        let reply = connection.client().send("GET", "/v1/health", &[], None, Duration::from_secs(10)).expect("a reply");
+        assert_eq!((reply.status, reply.header("args")), (204, Some("--fd 0")));
+        let process = format!("/proc/{}", connection.embedded.as_ref().expect("embedded").id());
+        assert!(Path::new(&process).exists());
+        connection.end();
+        assert!(!Path::new(&process).exists());
+    }
 }

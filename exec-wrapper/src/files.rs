@@ -139,6 +139,22 @@ pub(crate) struct Owner {
     pub(crate) is_other: bool,
 }
 
+/// Holds the umask at 077 while directories are made: under a umask that takes the owner's own bits, we could not even
+/// open what we made. Put back on drop, since the child inherits it.
+struct PrivateUmask(Mode);
+
+impl PrivateUmask {
+    fn begin() -> Self {
+        Self(rustix::process::umask(Mode::RWXG | Mode::RWXO))
+    }
+}
+
+impl Drop for PrivateUmask {
+    fn drop(&mut self) {
+        rustix::process::umask(self.0);
+    }
+}
+
 /// A fresh directory of ours, locked. It is removed by its cleaner, not by drop.
 pub(crate) struct Directory {
     path: PathBuf,
@@ -152,6 +168,7 @@ impl Directory {
     /// Makes the directory, on memory unless `insecure`, after removing what dead processes left on the same base.
     /// Warnings are passed to `warn`.
     pub(crate) fn make(place: &Place, owner: Owner, warn: &mut dyn FnMut(String)) -> Result<Self, Complaint> {
+        let _umask = PrivateUmask::begin();
         let (base_path, base) = base(place, owner)?;
         if !is_memory(&base) {
             warn(format!("{} is not on tmpfs or ramfs: the step's files are written to a disk", base_path.display()));
@@ -176,7 +193,7 @@ impl Directory {
             let made = || -> Result<OwnedFd, Errno> {
                 let fd = open_component(base.as_fd(), &name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
                 rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-                // mkdir's mode is cut by the umask.
+                // A base with the set-group-id bit or a default ACL would have its say in the mode.
                 rustix::fs::fchmod(&fd, Mode::RWXU)?;
                 give(&fd, owner)?;
                 // Between mkdir and the lock, a start in another pid namespace may have taken it for a dead one's.
@@ -216,6 +233,7 @@ impl Directory {
     }
 
     fn try_write(&self, name: &FileName, content: &SecretValue) -> Result<(), Errno> {
+        let _umask = PrivateUmask::begin();
         let mut parts = name.as_str().split('/').peekable();
         let mut inner: Option<OwnedFd> = None;
         while let Some(part) = parts.next() {

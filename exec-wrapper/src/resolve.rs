@@ -18,6 +18,8 @@ use crate::report::Complaint;
 
 /// How long to wait before asking again, where the agent does not say.
 const PAUSE: Duration = Duration::from_millis(250);
+/// The least pause, even where the agent says "at once": it is not to be asked in a circle.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Every distinct reference and whole secret, and the targets that each feeds, as a person calls them.
 #[derive(Debug, Default)]
@@ -178,7 +180,7 @@ pub(crate) fn fetch(
         } else {
             connection.end();
         }
-        std::thread::sleep(refusal.retry_after.unwrap_or(PAUSE).min(left));
+        std::thread::sleep(refusal.retry_after.unwrap_or(PAUSE).max(LEAST_PAUSE).min(left));
     }
 }
 

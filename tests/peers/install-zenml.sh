@@ -3,8 +3,8 @@
 #
 #   tests/peers/install-zenml.sh     prints the path of its Python on stdout; anything else goes to stderr
 #
-# The virtual environment lies in ${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}. Its marker file is written last and names
-# the version and the hash of the pins, so an install that was cut off, or made from other pins, is never taken for whole.
+# The virtual environment lies in ${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}. It is made under another name and renamed
+# when it works, so whoever looks there finds a whole one or none; its marker file tells from which pins it was made.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -20,24 +20,23 @@ say() { printf 'install-zenml: %s\n' "$*" >&2; }
 complete() { [[ -x $venv/bin/python && -f $marker && $(<"$marker") == "$wanted" ]]; }
 
 # Imports what the scenarios import: a file that is missing shows here and not in the middle of a test.
-works() {
+works() { # VENV
     env -i HOME="$scratch" PATH=/usr/bin:/bin ZENML_ANALYTICS_OPT_IN=false ZENML_CONFIG_PATH="$scratch/zenml" \
-        "$venv/bin/python" -c "
+        "$1/bin/python" -c "
 import importlib.metadata
 assert importlib.metadata.version('zenml') == '$version'
 import fastapi, sqlmodel, uvicorn
 from zenml.client import Client" >&2
 }
 
-make_venv() {
+make_venv() { # VENV
     # A Python without ensurepip is what Debian installs by default; its own package mends that.
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null && [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
         say "python3 has no venv module: installing Debian's python3-venv"
         { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv; } >&2
     fi
-    rm -rf "$venv"
-    python3 -m venv "$venv" >&2
-    "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$pins" >&2
+    python3 -m venv "$1" >&2
+    "$1/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$pins" >&2
 }
 
 if ! complete; then
@@ -48,14 +47,18 @@ if ! complete; then
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     if ! complete; then
-        # A venv without our marker may still be whole; asking it costs seconds, making it again minutes.
-        if [[ -f $marker ]] || ! works 2>/dev/null; then
+        if [[ ! -e $marker ]] && works "$venv" 2>/dev/null; then
+            say "taking over the zenml $version that is in $venv"
+        else
             say "installing zenml $version into $venv"
-            make_venv
-            works || { say "the installed zenml $version cannot be imported"; exit 1; }
+            rm -rf "$venv" "$venv.new"
+            make_venv "$venv.new"
+            works "$venv.new" || { say "the installed zenml $version cannot be imported"; exit 1; }
+            # Scripts name their interpreter by its path.
+            grep -rlIZ --exclude-dir=lib "$venv.new" "$venv.new/bin" | xargs -0r sed -i "s|$venv\.new|$venv|g"
+            mv "$venv.new" "$venv"
         fi
-        printf '%s\n' "$wanted" >"$marker.new"
-        mv "$marker.new" "$marker"
+        printf '%s\n' "$wanted" >"$marker"
     fi
 fi
 printf '%s\n' "$venv/bin/python"

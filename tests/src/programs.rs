@@ -24,7 +24,9 @@ pub fn built(name: &str) -> PathBuf {
 /// Returns a Python for steps and for ZenML's side of a store. The system's own comes first: a shim of a version
 /// manager may need a home directory.
 pub fn python() -> PathBuf {
-    on_path("python3", "/usr/bin:/usr/local/bin").or_else(|| on_path("python3", &search_path())).expect("python3 is here")
+    on_path("python3", "/usr/bin:/usr/local/bin")
+        .or_else(|| on_path("python3", &search_path()))
+        .expect("python3 is here")
 }
 
 /// Returns the PATH of the programs under test.

@@ -259,7 +259,10 @@ impl Ended {
         let complaint = complaints.next().unwrap_or_else(|| panic!("no `keyside: ` line in:\n{stderr}"));
         assert!(!complaint.ends_with('.') && complaint.len() < 400, "not one short line: {complaint}");
         let first = complaint.chars().next().expect("some text");
-        assert!(!first.is_uppercase() || complaint.starts_with(|c: char| c.is_uppercase()) && is_name(complaint), "{complaint}");
+        assert!(
+            !first.is_uppercase() || complaint.starts_with(|c: char| c.is_uppercase()) && is_name(complaint),
+            "{complaint}"
+        );
         for name in named {
             assert!(stderr.contains(name), "`{name}` is not named in:\n{stderr}");
         }

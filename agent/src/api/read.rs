@@ -137,12 +137,15 @@ async fn find(
         draft.backend.clone_from(&agent.resolver.sources()[found.backend].name);
         draft.version.clone_from(&found.hit.cached.secret.description.version);
     }
-    result.map_err(|miss| {
-        let near = (miss.error == BackendError::NotFound)
-            .then(|| agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate)))
-            .flatten();
-        ApiError::from_miss(&agent.resolver, name, &miss, near)
-    })
+    match result {
+        Ok(found) => Ok(found),
+        Err(miss) if miss.error == BackendError::NotFound => {
+            agent.resolver.list_for_hints().await;
+            let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
+            Err(ApiError::from_miss(&agent.resolver, name, &miss, near))
+        }
+        Err(miss) => Err(ApiError::from_miss(&agent.resolver, name, &miss, None)),
+    }
 }
 
 /// Says how a value was come by, for the audit.

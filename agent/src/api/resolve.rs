@@ -88,6 +88,9 @@ pub(super) async fn resolve(
         Ok(generation) => (Some(generation.id), generation.secrets, BTreeMap::new()),
         Err(Incomplete { secrets, misses }) => (None, secrets, misses),
     };
+    if misses.values().any(|miss| miss.error == BackendError::NotFound) {
+        agent.resolver.list_for_hints().await;
+    }
     for reference in wanted.values().flat_map(Wanted::references) {
         let (name, key) = (reference.name(), reference.key());
         if let Some(miss) = misses.get(name) {

@@ -108,7 +108,7 @@ impl ApiError {
                 Self::new(Code::SecretNotFound, format!("no secret `{name}` in back-end `{backend}`"))
             }
             WriteError::Backend(error) => {
-                let reply = Self::new(code_of(&error), format!("back-end `{backend}`: {error}"));
+                let reply = Self::new(code_of(&error), error.to_string());
                 let reply = if error.is_transient() { reply.retry() } else { reply };
                 match error.hint() {
                     Some(hint) => reply.hint(hint),
@@ -125,10 +125,8 @@ pub fn describe(resolver: &Resolver, name: &str, miss: &Miss) -> String {
     match &miss.error {
         BackendError::NotFound if names.is_empty() => format!("no secret `{name}`"),
         BackendError::NotFound => format!("no secret `{name}` in back-end {}", names.join(", ")),
-        error => match names.last() {
-            Some(last) => format!("secret `{name}` in back-end {last}: {error}"),
-            None => format!("secret `{name}`: {error}"),
-        },
+        // The error names its back-end itself.
+        error => format!("secret `{name}`: {error}"),
     }
 }
 

@@ -75,7 +75,8 @@ pub struct Secret {
     pub values: SecretValues,
 }
 
-/// Why a back-end did not answer with what was asked. The class decides what happens to a cached value.
+/// Why a back-end did not answer with what was asked. The class decides what happens to a cached value. `what` names the
+/// back-end and holds no value; it is shown to whoever may read the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// Authoritative: the back-end definitely has no such secret.
@@ -245,6 +246,7 @@ pub struct Opened {
 /// `max_value` is `[limits] value`: no single value larger than this many bytes is accepted.
 ///
 /// Errors: `Identity` when the settings cannot work (a key file that cannot be read, for one).
+#[cfg_attr(not(feature = "zenml-sql"), expect(unused_variables, reason = "no back-end is built that needs it"))]
 pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, BackendError> {
     match &settings.kind {
         #[cfg(feature = "zenml-sql")]

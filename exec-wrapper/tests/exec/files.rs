@@ -105,6 +105,10 @@ fn the_files_go_when_the_launch_fails() {
 
 #[test]
 fn what_a_killed_cleaner_left_is_removed_by_the_next_start_and_a_living_steps_files_stay() {
+    // A cleaner is not dumpable: only root may look into it, to find it or more.
+    if !is_root("what_a_killed_cleaner_left_is_removed_by_the_next_start_and_a_living_steps_files_stay") {
+        return;
+    }
     let place = Place::with_agent();
     let base = memory();
     // One has a cleaner, one has lost it, both live; the third is dead and so is its cleaner.
@@ -149,6 +153,10 @@ fn cleaner_of(files: &Path) -> i32 {
 
 #[test]
 fn the_cleaner_holds_no_pipe_of_the_caller_and_no_value() {
+    // A cleaner is not dumpable: only root may look into it, to find it or more.
+    if !is_root("the_cleaner_holds_no_pipe_of_the_caller_and_no_value") {
+        return;
+    }
     let place = Place::with_agent();
     let base = memory();
     let (mut child, files) = waiting_step(&place, base.path());
@@ -159,7 +167,7 @@ fn the_cleaner_holds_no_pipe_of_the_caller_and_no_value() {
         let target = std::fs::read_link(fd.path()).expect("a link");
         assert!(target.starts_with(base.path()) || target.to_string_lossy().contains("pidfd"), "{target:?}");
     }
-    if is_root("scanning the cleaner's memory") {
+    {
         let maps = std::fs::read_to_string(format!("/proc/{cleaner}/maps")).expect("maps");
         let memory = std::fs::File::open(format!("/proc/{cleaner}/mem")).expect("mem");
         let mut seen = 0;
@@ -186,8 +194,8 @@ fn what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start(
     let place = Place::with_agent();
     let base = memory();
     let dir = base.path().to_str().expect("text");
-    // The step is PID 1 there: when it ends, its cleaner is killed with it. Its children are its own.
-    let script = "echo $KEYSIDE_FILES; echo $$; read children </proc/$$/task/1/children; wait; exec sleep 1000";
+    // The step is PID 1 there: when it ends, its cleaner is killed with it.
+    let script = "echo $KEYSIDE_FILES; echo $$; exec sleep 1000";
     let mut unshare = place.program("unshare");
     unshare.args([
         "--pid",
@@ -217,11 +225,12 @@ fn what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start(
 #[test]
 fn a_disk_is_refused_unless_it_is_permitted() {
     let place = Place::with_agent();
-    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on a disk");
+    let candidates = [env!("CARGO_TARGET_TMPDIR"), "/var/tmp", "/tmp"];
+    let disk = candidates.into_iter().find_map(|dir| tempfile::tempdir_in(dir).ok()).expect("a directory on a disk");
     let dir = disk.path().to_str().expect("text");
     let args = ["-f", "a={{db.user}}", "--files-dir", dir, "--", "sh", "-c", "cat $KEYSIDE_FILES/a"];
     if rustix::fs::statfs(disk.path()).expect("statfs").f_type == 0x0102_1994 {
-        eprintln!("SKIPPED, the target directory is on tmpfs");
+        eprintln!("SKIPPED, there is no disk here");
         return;
     }
     place.run(&args).refused(125, &["not on tmpfs", "--insecure-files"]);

@@ -227,6 +227,10 @@ impl ZenmlSql {
         Ok(rows.first().map(|row| text(row, 0)).unwrap_or_default())
     }
 
+    fn refused(&self, what: &str, hint: String) -> WriteError {
+        WriteError::Invalid { what: format!("back-end `{}` {what}", self.place.backend), hint: Some(hint) }
+    }
+
     /// The id of the user that will own a new secret.
     async fn new_owner(
         &self,
@@ -243,7 +247,7 @@ impl ZenmlSql {
         }
         if scope == Scope::Private {
             let what = "cannot say whose a private secret is: no user is configured";
-            return Err(self.place.identity(what, hint).into());
+            return Err(self.refused(what, hint));
         }
         let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
         let (_, user) = columns(connection).await.map_err(failure)?;
@@ -258,7 +262,7 @@ impl ZenmlSql {
             [row, _] if truth(row, 1) => Ok(text(row, 0)),
             _ => {
                 let what = "cannot say whose a new secret is: no user is configured, and none is called `default`";
-                Err(self.place.identity(what, hint).into())
+                Err(self.refused(what, hint))
             }
         }
     }
