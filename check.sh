@@ -128,13 +128,16 @@ deny() {
 }
 
 shell() {
-    local scripts=()
+    local script kind scripts=()
     mapfile -t scripts < <(files | grep -E '\.sh$|^\.ci/run$')
-    local script
-    for script in "${scripts[@]}"; do bash -n "$script"; done
-    if [[ -x $tools/bin/shellcheck ]]; then
-        "$tools/bin/shellcheck" "${scripts[@]}"
-    else
+    for script in "${scripts[@]}"; do
+        # A script without a first line of its own is given to `sh`.
+        kind='sh'
+        ! head -n 1 "$script" | grep -q '^#!.*bash' || kind='bash'
+        "$kind" -n "$script"
+        [[ ! -x $tools/bin/shellcheck ]] || "$tools/bin/shellcheck" --shell="$kind" "$script"
+    done
+    if [[ ! -x $tools/bin/shellcheck ]]; then
         skip 'shell scripts: syntax only, shellcheck could not be installed'
     fi
     if [[ -x $tools/bin/hadolint ]]; then
@@ -251,6 +254,7 @@ PYTHON
     chmod -R a+rX "$room"
     chown 1000:1000 "$room/home" "$room/target/tmp"
     export -f show as_plain_user
+    # shellcheck disable=SC2016 # The inner shell expands these.
     unshare --mount --propagation private bash -euo pipefail -c '
         show "$1/source" "$2"
         show "$1/target" "$3"

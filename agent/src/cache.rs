@@ -111,6 +111,16 @@ pub enum LookUp<F> {
     Lead(Lead<F>),
 }
 
+/// What memory alone can tell.
+pub enum Recall {
+    /// A fresh value.
+    Fresh(Hit),
+    /// The back-end said less than `negative_ttl` ago that it has none.
+    Absent,
+    /// Anything else: [`Cache::look_up`] decides.
+    Unknown,
+}
+
 /// A call that this reader must start.
 pub struct Lead<F> {
     /// Names the call in [`Cache::complete`].
@@ -282,6 +292,27 @@ impl<F: Clone> Cache<F> {
         match self.tables[key.backend][table_index(key.scopes)].flights.get(key.name) {
             Some(flight) => LookUp::Join(flight.handle.clone()),
             None => LookUp::Lead(self.lead(key, now, flight())),
+        }
+    }
+
+    /// Answers a reader from memory when that needs no call and no back-off: a fresh value, or an absence that is
+    /// remembered. Only the former counts as a read.
+    pub fn recall(&mut self, key: Key<'_>, now: Tick) -> Recall {
+        let policy = self.policies[key.backend];
+        let table = &mut self.tables[key.backend][table_index(key.scopes)];
+        if let Some(slot) = table.slots.get_mut(key.name) {
+            let age = now.since(slot.confirmed);
+            if age >= policy.ttl || age >= policy.max_stale {
+                return Recall::Unknown;
+            }
+            self.uses += 1;
+            slot.last_used = self.uses;
+            self.counters.hits += 1;
+            return Recall::Fresh(Hit { cached: Arc::clone(&slot.cached), age, stale: false });
+        }
+        match table.absences.get(key.name) {
+            Some(absence) if absence.error == BackendError::NotFound && now < absence.until => Recall::Absent,
+            _ => Recall::Unknown,
         }
     }
 

@@ -4,8 +4,9 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// From accepting to the first byte.
@@ -25,35 +26,32 @@ const HANDLING: u8 = 2;
 const IN_BODY: u8 = 3;
 const WAITING_NEXT: u8 = 4;
 
-/// Where a connection is and since when. Shared by the stream, the service and the watchdog of one connection, which run
-/// as one task, so relaxed order is enough.
+/// Milliseconds on the coarse monotonic clock: a few milliseconds of grain are enough here, and it is read twice for
+/// every request.
+fn now_ms() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Where a connection is and since when. Shared by the stream, the service and the guard of one connection, which never
+/// run at the same time, so relaxed order is enough.
 pub struct Pace {
-    opened: Instant,
     phase: AtomicU8,
-    /// Milliseconds after `opened` at which the phase began.
+    /// When the phase began.
     since: AtomicU64,
-    /// Milliseconds after `opened`, plus one, since which a write makes no progress; zero when none is waiting.
+    /// Since when a write makes no progress; zero when none is waiting.
     write_waits: AtomicU64,
 }
 
 impl Pace {
     /// A connection that was opened now.
     pub fn new() -> Self {
-        Self {
-            opened: Instant::now(),
-            phase: AtomicU8::new(WAITING_FIRST),
-            since: AtomicU64::new(0),
-            write_waits: AtomicU64::new(0),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+        Self { phase: AtomicU8::new(WAITING_FIRST), since: AtomicU64::new(now_ms()), write_waits: AtomicU64::new(0) }
     }
 
     fn enter(&self, phase: u8) {
         self.phase.store(phase, Ordering::Relaxed);
-        self.since.store(self.now(), Ordering::Relaxed);
+        self.since.store(now_ms(), Ordering::Relaxed);
     }
 
     fn received(&self) {
@@ -79,23 +77,16 @@ impl Pace {
 
     /// Returns how long the connection may go on as it is; zero when a deadline has passed.
     fn remaining(&self) -> Duration {
-        let since = Duration::from_millis(self.since.load(Ordering::Relaxed));
-        let now = self.opened.elapsed();
-        let limit = match self.phase.load(Ordering::Relaxed) {
-            WAITING_FIRST => FIRST_BYTE,
-            IN_HEAD => HEAD,
-            IN_BODY => BODY,
-            WAITING_NEXT => IDLE,
-            _ => IDLE,
-        };
-        let reading = match self.phase.load(Ordering::Relaxed) {
-            HANDLING => IDLE,
-            _ => (since + limit).saturating_sub(now),
-        };
-        match self.write_waits.load(Ordering::Relaxed) {
-            0 => reading,
-            // While a reply waits to be taken, its own deadline is the one that counts.
-            waits => (Duration::from_millis(waits - 1) + WRITE).saturating_sub(now),
+        let now = now_ms();
+        let left = |since: u64, limit: Duration| limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
+        // While a reply waits to be taken, its own deadline is the one that counts.
+        match (self.write_waits.load(Ordering::Relaxed), self.phase.load(Ordering::Relaxed)) {
+            (0, HANDLING) => IDLE,
+            (0, WAITING_FIRST) => left(self.since.load(Ordering::Relaxed), FIRST_BYTE),
+            (0, IN_HEAD) => left(self.since.load(Ordering::Relaxed), HEAD),
+            (0, IN_BODY) => left(self.since.load(Ordering::Relaxed), BODY),
+            (0, _) => left(self.since.load(Ordering::Relaxed), IDLE),
+            (waits, _) => left(waits, WRITE),
         }
     }
 
@@ -106,8 +97,9 @@ impl Pace {
             if remaining.is_zero() {
                 return;
             }
-            // At least a millisecond: the counters have no finer grain.
-            tokio::time::sleep(remaining.max(Duration::from_millis(1))).await;
+            // Never shorter than the clock's grain. A phase that begins meanwhile has at least one second: a deadline is
+            // met at the latest that much late.
+            tokio::time::sleep(remaining.clamp(Duration::from_millis(10), Duration::from_secs(1))).await;
         }
     }
 }
@@ -148,10 +140,10 @@ impl<S: AsyncWrite + Unpin> PacedStream<S> {
         if polled.is_ready() {
             if waits.load(Ordering::Relaxed) != 0 {
                 waits.store(0, Ordering::Relaxed);
-                self.pace.since.store(self.pace.now(), Ordering::Relaxed);
+                self.pace.since.store(now_ms(), Ordering::Relaxed);
             }
         } else if waits.load(Ordering::Relaxed) == 0 {
-            waits.store(self.pace.now() + 1, Ordering::Relaxed);
+            waits.store(now_ms().max(1), Ordering::Relaxed);
         }
         polled
     }

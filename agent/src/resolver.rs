@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::backend::{self, Backend, BackendError, Capabilities, Description, Opened, Scopes, Secret, WriteBackend};
 use crate::breaker::Breaker;
-use crate::cache::{Agreement, Bounds, Cache, Counters, Hit, Key, Lead, LookUp, Policy, Want};
+use crate::cache::{Agreement, Bounds, Cache, Counters, Hit, Key, Lead, LookUp, Policy, Recall, Want};
 use crate::clock::Tick;
 
 /// How often a resolve reads again because a value was replaced under it.
@@ -367,6 +367,21 @@ impl Resolver {
             }
         }
         Err(Miss { asked, error: BackendError::NotFound })
+    }
+
+    /// Returns the secret of exactly `name` when memory alone can tell: a fresh value in the first back-end that is not
+    /// known to lack it. `None` says nothing; then ask [`secret`](Self::secret).
+    pub fn recall(&self, name: &str) -> Option<Hit> {
+        let now = Tick::now();
+        let mut cache = self.cache();
+        for backend in 0..self.sources.len() {
+            match cache.recall(Key { backend, scopes: self.scopes, name }, now) {
+                Recall::Fresh(hit) => return Some(hit),
+                Recall::Absent => {}
+                Recall::Unknown => return None,
+            }
+        }
+        None
     }
 
     /// Reads `names`, each once, as one consistent set: none of them was replaced in the cache between the first and the

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream as StdStream;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -152,18 +155,14 @@ pub(crate) async fn serve_one(
     stream: UnixStream,
     peer: Peer,
     grants: Option<Arc<[String]>>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     agent.connections.fetch_add(1, Ordering::Relaxed);
     let _open = Open(Arc::clone(&agent));
     let pace = Arc::new(Pace::new());
     let embedded = peer.embedded;
     let connection = Arc::new(Connection { peer, grants, pace: Arc::clone(&pace) });
-    let service = service_fn(|request| {
-        let agent = Arc::clone(&agent);
-        let connection = Arc::clone(&connection);
-        async move { Ok::<_, Infallible>(answer(&agent, &connection, request).await) }
-    });
+    let service = service_fn(|request| answer(&agent, &connection, request).map(Ok::<_, Infallible>));
     let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
     let head_limit = usize::try_from(agent.limits.header).unwrap_or(usize::MAX).max(8192);
     let served = http1::Builder::new()
@@ -173,33 +172,73 @@ pub(crate) async fn serve_one(
         .max_buf_size(head_limit)
         .serve_connection(stream, service);
     let mut served = std::pin::pin!(served);
-    let watchdog = async {
+
+    // Deadlines and the stop are watched by a task of their own, so that no request pays for a timer.
+    let order = Arc::new(Order::default());
+    let guard = tokio::spawn(guard(pace, embedded, stop, Arc::clone(&order)));
+    let mut finishing = false;
+    std::future::poll_fn(|cx| {
+        order.waker.register(cx.waker());
+        match order.given.load(Ordering::Acquire) {
+            CUT_OFF => return Poll::Ready(()),
+            FINISH if !finishing => {
+                finishing = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        served.as_mut().poll(cx).map(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "connection ended");
+            }
+        })
+    })
+    .await;
+    guard.abort();
+}
+
+const GO_ON: u8 = 0;
+const FINISH: u8 = 1;
+const CUT_OFF: u8 = 2;
+
+/// What a connection's guard tells it to do.
+struct Order {
+    given: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { given: AtomicU8::new(GO_ON), waker: AtomicWaker::new() }
+    }
+}
+
+impl Order {
+    fn give(&self, order: u8) {
+        self.given.store(order, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// Cuts a connection off when a deadline has passed, and lets it finish when the agent stops.
+async fn guard(pace: Arc<Pace>, embedded: bool, mut stop: watch::Receiver<bool>, order: Arc<Order>) {
+    let exceeded = async {
+        // An embedded agent's client is our own parent: it may think between two requests as long as it likes.
         if embedded {
-            // Our own parent: it may think between two requests as long as it likes.
             std::future::pending::<()>().await;
         }
         pace.exceeded().await;
+        tracing::debug!("connection closed: a deadline has passed");
+        order.give(CUT_OFF);
     };
-    let mut watchdog = std::pin::pin!(watchdog);
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            biased;
-            result = served.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return;
-            }
-            () = watchdog.as_mut() => {
-                tracing::debug!("connection closed: a deadline has passed");
-                return;
-            }
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
-                stopping = true;
-                served.as_mut().graceful_shutdown();
-            }
-        }
+    let stopped = async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        order.give(FINISH);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = exceeded => {}
+        () = stopped => {}
     }
 }
 

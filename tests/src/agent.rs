@@ -18,12 +18,14 @@ pub struct AgentBuilder<'h> {
     run: Run<'h>,
     socket: PathBuf,
     named: bool,
+    config: Option<PathBuf>,
 }
 
 impl Home {
     /// Prepares an agent on a socket of its own, without configuration.
     pub fn agent(&self) -> AgentBuilder<'_> {
-        AgentBuilder { home: self, run: self.keyside([] as [&str; 0]), socket: self.fresh("agent.sock"), named: true }
+        let (run, socket) = (self.keyside([] as [&str; 0]), self.fresh("agent.sock"));
+        AgentBuilder { home: self, run, socket, named: true, config: None }
     }
 
     /// Starts an agent with this configuration and waits until it is ready.
@@ -38,7 +40,8 @@ impl<'h> AgentBuilder<'h> {
         let path = self.home.fresh("keyside.toml");
         let name = path.file_name().expect("it has one").to_string_lossy().into_owned();
         self.home.write(&name, content);
-        self.run = self.run.arg("--config").arg(path);
+        self.run = self.run.arg("--config").arg(&path);
+        self.config = Some(path);
         self
     }
 
@@ -60,8 +63,11 @@ impl<'h> AgentBuilder<'h> {
         self.socket(path)
     }
 
-    /// Runs it as `uid`.
+    /// Runs it as `uid`, who must be able to read its configuration and to make its socket.
     pub fn as_user(mut self, uid: u32) -> Self {
+        if let Some(config) = &self.config {
+            std::os::unix::fs::chown(config, Some(uid), Some(uid)).expect("only root gives files away");
+        }
         self.run = self.run.as_user(uid);
         self
     }

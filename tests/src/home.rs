@@ -203,3 +203,45 @@ fn give(path: &Path, uid: u32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    /// Ends a scenario that did `leak` and tells whether that was noticed.
+    fn is_noticed(leak: impl FnOnce(&Home) + std::panic::UnwindSafe) -> bool {
+        catch_unwind(|| {
+            let home = Home::new();
+            leak(&home);
+        })
+        .is_err()
+    }
+
+    #[test]
+    fn a_value_in_any_file_or_output_ends_the_scenario_and_no_value_does_not() {
+        assert!(!is_noticed(|home| home.record("somebody", "nothing")));
+        assert!(is_noticed(|home| home.record("somebody", format!("<{}>", home.canary()))));
+        assert!(is_noticed(|home| drop(home.write("deep/file", home.canary()))));
+        assert!(is_noticed(|home| fs::write(home.runtime().join("file"), home.canary()).expect("room")));
+        assert!(is_noticed(|home| drop(home.write(&home.canary()[..16], "its name"))));
+        assert!(is_noticed(|home| {
+            home.watch_for("another value");
+            home.record("somebody", "another value");
+        }));
+        assert!(!is_noticed(|home| home.holds_values(home.write("store", home.canary()))));
+    }
+
+    #[test]
+    fn stdout_is_searched_unless_values_are_its_job_and_stderr_always() {
+        let echo = |home: &Home, redirect: &str, prints: bool| {
+            let run = Run::new(home, "/bin/sh".into()).arg("-c").arg(format!("printenv V {redirect}"));
+            let run = run.env("V", home.canary());
+            drop(if prints { run.prints_values() } else { run }.end().expect_code(0));
+        };
+        assert!(is_noticed(|home| echo(home, "", false)));
+        assert!(!is_noticed(|home| echo(home, "", true)));
+        assert!(is_noticed(|home| echo(home, ">&2", true)));
+    }
+}

@@ -184,6 +184,18 @@ impl Client<'_> {
         self.received.is_empty() && !self.read()
     }
 
+    /// Tells whether the server closes the connection, or says its last word, within `limit`.
+    pub fn closes_within(&mut self, limit: Duration) -> bool {
+        self.stream.set_read_timeout(Some(limit)).expect("a socket takes it");
+        let mut byte = [0; 1];
+        let closed = match self.stream.read(&mut byte) {
+            Ok(_) => true,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes it");
+        closed
+    }
+
     /// Reads some bytes; false at the end of the connection.
     fn read(&mut self) -> bool {
         let mut bytes = [0; 16 * 1024];

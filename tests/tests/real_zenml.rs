@@ -37,7 +37,7 @@ fn changes_are_served_in_time(home: &Home, zenml: &mut Zenml) {
     assert_eq!(client.value("canary", "value").expect(200).body, home.canary().as_bytes());
     assert_eq!(client.value("mine", "kind").expect(200).body, b"private");
 
-    let mut timed = |what: &str, client: &mut Client<'_>, wanted: &dyn Fn(&mut Client<'_>) -> bool| {
+    let timed = |what: &str, client: &mut Client<'_>, wanted: &dyn Fn(&mut Client<'_>) -> bool| {
         let (_, took) = eventually(what, || wanted(client).then_some(()));
         let promised = POLL_INTERVAL + Duration::from_secs(1);
         eprintln!("{what}: after {took:?} (promised: within {promised:?})");

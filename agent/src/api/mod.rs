@@ -9,11 +9,14 @@ pub mod respond;
 mod state;
 mod write;
 
+use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -65,11 +68,25 @@ pub struct Connection {
     pub pace: Arc<Pace>,
 }
 
+/// A reply that is there, or one that something must be waited for.
+pub type Answer = Either<Ready<Reply>, Pin<Box<dyn Future<Output = Reply> + Send>>>;
+
 /// Answers one request: one complete reply, whatever happens.
-pub async fn answer(agent: &Arc<Agent>, connection: &Connection, request: Request<Incoming>) -> Reply {
+///
+/// The commonest one, a value from memory, is answered without a future of the other routes' size.
+pub fn answer(agent: &Arc<Agent>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answer {
+    connection.pace.handling();
+    if let Some(reply) = read::value_from_memory(agent, connection, &request) {
+        connection.pace.replied();
+        return Either::Left(ready(reply));
+    }
+    Either::Right(Box::pin(answer_waiting(Arc::clone(agent), Arc::clone(connection), request)))
+}
+
+async fn answer_waiting(agent: Arc<Agent>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
     let began = Tick::now();
     let mut draft = Draft::default();
-    let outcome = tokio::time::timeout(agent.request_timeout, route(agent, connection, request, &mut draft))
+    let outcome = tokio::time::timeout(agent.request_timeout, route(&agent, &connection, request, &mut draft))
         .await
         .unwrap_or_else(|_| {
             Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline").retry())
@@ -87,7 +104,6 @@ async fn route(
     request: Request<Incoming>,
     draft: &mut Draft,
 ) -> Result<Reply, ApiError> {
-    connection.pace.handling();
     request::refuse_what_no_client_of_ours_sends(&request)?;
     let path = request.uri().path();
     // Probes of life need no grant.

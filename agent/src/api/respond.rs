@@ -1,7 +1,7 @@
 //! The only place where an error becomes a reply.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use keyside_protocol::PROTOCOL_VERSION;
@@ -15,6 +15,8 @@ use crate::resolver::{Miss, Resolver};
 
 /// Seconds after which a transient failure may be tried again.
 const RETRY_SECONDS: &str = "1";
+
+const KEYSIDE_PROTOCOL: HeaderName = HeaderName::from_static("keyside-protocol");
 
 /// A request that was not done, and why.
 #[derive(Debug)]
@@ -186,6 +188,6 @@ pub fn plain(status: u16, content_type: &'static str, body: Bytes) -> Reply {
     headers.reserve(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("keyside-protocol", HeaderValue::from_static(PROTOCOL_VERSION));
+    headers.insert(KEYSIDE_PROTOCOL, HeaderValue::from_static(PROTOCOL_VERSION));
     reply
 }
