@@ -95,7 +95,8 @@ needs() {
         fail 'cargo-nextest is not here' 'cargo install --locked cargo-nextest, or a prebuilt one from its home page'
     command -v cc >/dev/null || fail 'no C compiler is here (SQLite is built from source)' 'apt-get install gcc libc6-dev'
     $quick || command -v python3 >/dev/null || fail 'python3 is not here' 'apt-get install python3 python3-venv'
-    cargo --version && cargo nextest --version | head -n 1
+    cargo --version
+    cargo nextest --version | sed -n 1p
 }
 
 # --- lint ------------------------------------------------------------------------------------------------------------

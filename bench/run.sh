@@ -74,7 +74,7 @@ fi
 
 {
     printf 'CPU: %s, %s of them; all programs on CPU %s\n' \
-        "$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$cpu"
+        "$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | sed -n 1p)" "$(nproc)" "$cpu"
     printf 'system: Linux %s, %s\n' "$(uname -r)" "$(rustc --version)"
     printf 'load average before the run: %s\n' "$(cut -d' ' -f1-3 /proc/loadavg)"
     printf 'commit: %s, %s\n' "$(git describe --always --dirty 2>/dev/null || echo unknown)" "$(date -u +%Y-%m-%d)"

@@ -29,15 +29,15 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Asks the kernel who connected.
-    pub fn of(socket: &impl AsFd) -> std::io::Result<Self> {
+    /// Asks the kernel who connected; for the supplementary groups only where somebody will look at them.
+    pub fn of(socket: &impl AsFd, with_groups: bool) -> std::io::Result<Self> {
         // nix, not rustix: there a pid of 0, which is how another pid namespace shows, has no representation.
         let credentials = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
         Ok(Self {
             uid: credentials.uid(),
             gid: credentials.gid(),
             pid: u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0),
-            groups: sys::peer_groups(socket.as_fd()),
+            groups: if with_groups { sys::peer_groups(socket.as_fd()) } else { Vec::new() },
             embedded: false,
         })
     }
@@ -65,6 +65,11 @@ impl Access {
     /// Tells whether any grant is configured.
     pub fn has_grants(&self) -> bool {
         !self.grants.is_empty()
+    }
+
+    /// Tells whether any grant goes by group.
+    pub fn asks_for_groups(&self) -> bool {
+        self.grants.iter().any(|grant| !grant.gids.is_empty())
     }
 
     /// Says what `peer` may do on a listener where only the `allowed` grants count (`None`: all of them). `None` when

@@ -2,7 +2,7 @@
 //!
 //! # Layout, in the order of the flow
 //!
-//! * [`run`]: the wiring: settings in, parts built, served, drained.
+//! * [`mod@run`]: the wiring: settings in, parts built, served, drained.
 //! * [`listen`], [`serve`], [`pace`]: sockets, connections and their deadlines.
 //! * [`access`]: which peer may read or write what.
 //! * [`api`]: the routes; the only place that knows HTTP serving.
@@ -11,7 +11,7 @@
 //! * [`cache`], [`breaker`]: freshness and pauses; pure, the clock is an argument.
 //! * [`refresh`]: change detection.
 //! * [`backend`], [`layout`]: places that store secrets, and how ZenML writes them there.
-//! * [`audit`], [`memory`], [`shutdown`], [`clock`].
+//! * [`audit`], [`memory`], [`shutdown`], [`clock`], [`timer`].
 //!
 //! The cache and the back-ends do not know each other; a back-end never caches and never logs a value; a layout does no
 //! I/O. ARCHITECTURE.md has the reasons.
@@ -36,6 +36,7 @@ pub mod run;
 pub mod serve;
 pub mod shutdown;
 mod sys;
+pub mod timer;
 
 pub use memory::harden;
 pub use run::{RunOptions, StartError, run};

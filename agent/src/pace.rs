@@ -26,15 +26,15 @@ const HANDLING: u8 = 2;
 const IN_BODY: u8 = 3;
 const WAITING_NEXT: u8 = 4;
 
-/// Milliseconds on the coarse monotonic clock: a few milliseconds of grain are enough here, and it is read twice for
+/// Milliseconds on the coarse monotonic clock: a few milliseconds of grain are enough here, and it is read for
 /// every request.
 fn now_ms() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Where a connection is and since when. Shared by the stream, the service and the guard of one connection, which never
-/// run at the same time, so relaxed order is enough.
+/// Where a connection is and since when. Written by one connection's task and read by the guard of all, to whom a value
+/// of a moment ago is as good: relaxed order is enough.
 pub struct Pace {
     phase: AtomicU8,
     /// When the phase began.
@@ -70,6 +70,11 @@ impl Pace {
         self.enter(IN_BODY);
     }
 
+    /// The reply was made at once: the wait for the next request counts from this one's first byte, a little early.
+    pub fn replied_at_once(&self) {
+        self.phase.store(WAITING_NEXT, Ordering::Relaxed);
+    }
+
     /// The reply is made.
     pub fn replied(&self) {
         self.enter(WAITING_NEXT);
@@ -90,17 +95,9 @@ impl Pace {
         }
     }
 
-    /// Ends when a deadline has passed.
-    pub async fn exceeded(&self) {
-        loop {
-            let remaining = self.remaining();
-            if remaining.is_zero() {
-                return;
-            }
-            // Never shorter than the clock's grain. A phase that begins meanwhile has at least one second: a deadline is
-            // met at the latest that much late.
-            tokio::time::sleep(remaining.clamp(Duration::from_millis(10), Duration::from_secs(1))).await;
-        }
+    /// Tells whether a deadline has passed.
+    pub fn is_exceeded(&self) -> bool {
+        self.remaining().is_zero()
     }
 }
 
@@ -182,7 +179,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    /// The watchdog reads std's clock, so the limits are shown by where the pace says it is, not by waiting for them.
+    /// The guard reads the kernel's clock, so the limits are shown by where the pace says it is, not by waiting for them.
     #[test]
     fn each_phase_has_its_own_limit() {
         let pace = Pace::new();

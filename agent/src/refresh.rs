@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::resolver::{Resolver, random_share};
+use crate::timer::Timer;
 
 /// Waits between tries until a back-end has answered for the first time.
 const FIRST_ANSWER_WAITS: [Duration; 5] = [
@@ -16,12 +17,12 @@ const FIRST_ANSWER_WAITS: [Duration; 5] = [
 
 /// Asks every back-end once, so that `ready` can be answered, and goes on asking those that are polled. `interval` is
 /// shortened by a random share of at most `jitter`, so a poll is never later than promised. Runs until dropped.
-pub async fn run(resolver: Arc<Resolver>, interval: Duration, jitter: f64) {
-    let polls = (0..resolver.sources().len()).map(|backend| poll(Arc::clone(&resolver), backend, interval, jitter));
+pub async fn run(resolver: Arc<Resolver>, timer: Arc<Timer>, interval: Duration, jitter: f64) {
+    let polls = (0..resolver.sources().len()).map(|backend| poll(&resolver, &timer, backend, interval, jitter));
     futures_util::future::join_all(polls).await;
 }
 
-async fn poll(resolver: Arc<Resolver>, backend: usize, interval: Duration, jitter: f64) {
+async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval: Duration, jitter: f64) {
     let source = Arc::clone(&resolver.sources()[backend]);
     let mut tries = 0;
     let mut failing = false;
@@ -49,6 +50,6 @@ async fn poll(resolver: Arc<Resolver>, backend: usize, interval: Duration, jitte
             FIRST_ANSWER_WAITS[tries.min(FIRST_ANSWER_WAITS.len() - 1)].min(interval)
         };
         tries += 1;
-        tokio::time::sleep(wait).await;
+        timer.sleep(wait).await;
     }
 }

@@ -21,6 +21,7 @@ use crate::refresh;
 use crate::resolver::Resolver;
 use crate::serve::{Door, serve, serve_embedded};
 use crate::shutdown::Signals;
+use crate::timer::Timer;
 
 /// How the agent runs beside its settings.
 #[derive(Default)]
@@ -93,7 +94,10 @@ pub fn run(settings: Settings, options: RunOptions) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "start the runtime", source })?;
-    runtime.block_on(start(settings, options))
+    // As a task: waking the future that `block_on` itself runs costs the runtime a system call each time.
+    runtime
+        .block_on(async { tokio::spawn(start(settings, options)).await })
+        .unwrap_or_else(|fault| std::panic::resume_unwind(fault.into_panic()))
 }
 
 async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError> {
@@ -149,8 +153,11 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
                 tracing::info!(socket = %listener.settings.path.display(), "listening");
             }
             let cache = &settings.cache;
-            let polls = tokio::spawn(refresh::run(Arc::clone(&resolver), cache.poll_interval, cache.jitter));
-            serve(Arc::clone(&agent), doors, stop, options.exit_with_last_client).await;
+            let timer =
+                Arc::new(Timer::start().map_err(|source| StartError::System { what: "start the timer", source })?);
+            let polls = refresh::run(Arc::clone(&resolver), Arc::clone(&timer), cache.poll_interval, cache.jitter);
+            let polls = tokio::spawn(polls);
+            serve(Arc::clone(&agent), doors, timer, stop, options.exit_with_last_client).await;
             polls.abort();
         }
     }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,15 +15,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Peer;
 use crate::api::{Agent, Connection, answer};
 use crate::pace::{Pace, PacedStream};
+use crate::timer::Timer;
 
 /// How long accepting rests when the process is out of descriptors: a level-triggered loop would spin.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often deadlines are looked at; the longest that one is overstepped.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The whole reply to a connection beyond the limit of its uid.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\n\
@@ -76,77 +80,93 @@ pub struct Door {
 
 /// Serves `doors` until `stop` turns true, then finishes what is in flight within the grace and returns. With
 /// `exit_with_last_client` it also returns once at least one client came and none is left.
-pub async fn serve(agent: Arc<Agent>, doors: Vec<Door>, mut stop: watch::Receiver<bool>, exit_with_last_client: bool) {
+pub async fn serve(
+    agent: Arc<Agent>,
+    doors: Vec<Door>,
+    timer: Arc<Timer>,
+    mut stop: watch::Receiver<bool>,
+    exit_with_last_client: bool,
+) {
+    let guards = Arc::new(Guards::default());
+    let sweeping = tokio::spawn({
+        let guards = Arc::clone(&guards);
+        async move { guards.sweep(&timer).await }
+    });
     let counts = Arc::new(Counts::default());
-    let mut connections = JoinSet::new();
     let mut accepting = JoinSet::new();
-    let (send, mut accepted) = tokio::sync::mpsc::channel::<(UnixStream, Option<Arc<[String]>>)>(64);
     for door in doors {
-        let send = send.clone();
-        accepting.spawn(async move {
-            loop {
-                match door.listener.accept().await {
-                    Ok((stream, _)) => {
-                        if send.send((stream, door.grants.clone())).await.is_err() {
-                            return;
-                        }
-                    }
-                    // The client was gone before we came to it.
-                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept connections for a moment");
-                        tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
-                    }
-                }
-            }
-        });
+        accepting.spawn(accept(Arc::clone(&agent), door, Arc::clone(&counts), Arc::clone(&guards)));
     }
-    drop(send);
-    let told_to_stop = stop.clone();
-    let mut had_clients = false;
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            Some((stream, grants)) = accepted.recv() => {
-                had_clients = true;
-                match Peer::of(&stream) {
-                    Ok(peer) => match counts.enter(peer.uid, agent.limits.connections_per_uid) {
-                        Some(counted) => {
-                            let connection = serve_one(Arc::clone(&agent), stream, peer, grants, told_to_stop.clone());
-                            connections.spawn(async move {
-                                connection.await;
-                                drop(counted);
-                            });
-                        }
-                        // Best effort: a client that does not read its refusal is cut off all the same.
-                        None => drop(stream.try_write(TOO_MANY)),
-                    },
-                    Err(error) => tracing::warn!(%error, "the kernel does not say who connected"),
-                }
-            }
-            Some(_) = connections.join_next() => {
-                if exit_with_last_client && had_clients && connections.is_empty() {
-                    break;
-                }
-            }
+    let last_client_left = async {
+        if !exit_with_last_client {
+            std::future::pending::<()>().await;
         }
+        guards.opened(|open| open.next > 0).await;
+        guards.emptied().await;
+    };
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = last_client_left => {}
     }
     accepting.shutdown().await;
-    drop(accepted);
-    let finish = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(agent.limits.grace, finish).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections cut off: the grace is over");
-        connections.shutdown().await;
+    guards.give_all(FINISH);
+    if tokio::time::timeout(agent.limits.grace, guards.emptied()).await.is_err() {
+        tracing::warn!("connections cut off: the grace is over");
+        guards.give_all(CUT_OFF);
+        guards.emptied().await;
+    }
+    sweeping.abort();
+}
+
+/// Accepts on one socket until dropped.
+async fn accept(agent: Arc<Agent>, door: Door, counts: Arc<Counts>, guards: Arc<Guards>) {
+    loop {
+        let stream = match door.listener.accept().await {
+            Ok((stream, _)) => stream,
+            // The client was gone before we came to it.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for a moment");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+                continue;
+            }
+        };
+        let peer = match Peer::of(&stream, agent.access.asks_for_groups()) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel does not say who connected");
+                continue;
+            }
+        };
+        let Some(counted) = counts.enter(peer.uid, agent.limits.connections_per_uid) else {
+            // Best effort: a client that does not read its refusal is cut off all the same.
+            drop(stream.try_write(TOO_MANY));
+            continue;
+        };
+        let served = serve_one(Arc::clone(&agent), stream, peer, door.grants.clone(), Arc::clone(&guards));
+        tokio::spawn(async move {
+            served.await;
+            drop(counted);
+        });
     }
 }
 
 /// Serves the one connection of an embedded agent until its client leaves.
-pub async fn serve_embedded(agent: Arc<Agent>, stream: StdStream, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+pub async fn serve_embedded(
+    agent: Arc<Agent>,
+    stream: StdStream,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = UnixStream::from_std(stream)?;
-    let peer = Peer { embedded: true, ..Peer::of(&stream)? };
-    serve_one(agent, stream, peer, None, stop).await;
+    let peer = Peer { embedded: true, ..Peer::of(&stream, false)? };
+    let guards = Arc::new(Guards::default());
+    let mut served = std::pin::pin!(serve_one(agent, stream, peer, None, Arc::clone(&guards)));
+    tokio::select! {
+        () = &mut served => return Ok(()),
+        _ = stop.wait_for(|stop| *stop) => guards.give_all(FINISH),
+    }
+    served.await;
     Ok(())
 }
 
@@ -155,12 +175,12 @@ pub(crate) async fn serve_one(
     stream: UnixStream,
     peer: Peer,
     grants: Option<Arc<[String]>>,
-    stop: watch::Receiver<bool>,
+    guards: Arc<Guards>,
 ) {
     agent.connections.fetch_add(1, Ordering::Relaxed);
     let _open = Open(Arc::clone(&agent));
-    let pace = Arc::new(Pace::new());
     let embedded = peer.embedded;
+    let pace = Arc::new(Pace::new());
     let connection = Arc::new(Connection { peer, grants, pace: Arc::clone(&pace) });
     let service = service_fn(|request| answer(&agent, &connection, request).map(Ok::<_, Infallible>));
     let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
@@ -173,14 +193,17 @@ pub(crate) async fn serve_one(
         .serve_connection(stream, service);
     let mut served = std::pin::pin!(served);
 
-    // Deadlines and the stop are watched by a task of their own, so that no request pays for a timer.
-    let order = Arc::new(Order::default());
-    let guard = tokio::spawn(guard(pace, embedded, stop, Arc::clone(&order)));
+    // An embedded agent's client is our own parent: it may think between two requests as long as it likes.
+    let watched = guards.watch(pace, !embedded);
+    let order = &watched.guarded.order;
     let mut finishing = false;
     std::future::poll_fn(|cx| {
         order.waker.register(cx.waker());
         match order.given.load(Ordering::Acquire) {
-            CUT_OFF => return Poll::Ready(()),
+            CUT_OFF => {
+                tracing::debug!("connection closed: a deadline has passed");
+                return Poll::Ready(());
+            }
             FINISH if !finishing => {
                 finishing = true;
                 served.as_mut().graceful_shutdown();
@@ -194,23 +217,16 @@ pub(crate) async fn serve_one(
         })
     })
     .await;
-    guard.abort();
 }
 
-const GO_ON: u8 = 0;
+// Orders to a connection; 0 is none.
 const FINISH: u8 = 1;
 const CUT_OFF: u8 = 2;
 
-/// What a connection's guard tells it to do.
+/// What a connection is told to do.
 struct Order {
     given: AtomicU8,
     waker: AtomicWaker,
-}
-
-impl Default for Order {
-    fn default() -> Self {
-        Self { given: AtomicU8::new(GO_ON), waker: AtomicWaker::new() }
-    }
 }
 
 impl Order {
@@ -220,25 +236,106 @@ impl Order {
     }
 }
 
-/// Cuts a connection off when a deadline has passed, and lets it finish when the agent stops.
-async fn guard(pace: Arc<Pace>, embedded: bool, mut stop: watch::Receiver<bool>, order: Arc<Order>) {
-    let exceeded = async {
-        // An embedded agent's client is our own parent: it may think between two requests as long as it likes.
-        if embedded {
-            std::future::pending::<()>().await;
+struct Guarded {
+    order: Order,
+    pace: Arc<Pace>,
+    has_deadlines: bool,
+}
+
+/// Every open connection: their deadlines are looked at together, so that no request pays for a
+/// timer, and the stop reaches all of them at once.
+#[derive(Default)]
+pub(crate) struct Guards {
+    open: Mutex<OpenConnections>,
+    opened: Notify,
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct OpenConnections {
+    next: u64,
+    guarded: HashMap<u64, Arc<Guarded>>,
+    /// The order that connections begin with.
+    first_order: u8,
+}
+
+/// One watched connection; no longer watched once dropped.
+struct Watched {
+    guards: Arc<Guards>,
+    id: u64,
+    guarded: Arc<Guarded>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut open = self.guards.lock();
+        open.guarded.remove(&self.id);
+        if open.guarded.is_empty() {
+            self.guards.emptied.notify_waiters();
         }
-        pace.exceeded().await;
-        tracing::debug!("connection closed: a deadline has passed");
-        order.give(CUT_OFF);
-    };
-    let stopped = async {
-        let _ = stop.wait_for(|stop| *stop).await;
-        order.give(FINISH);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = exceeded => {}
-        () = stopped => {}
+    }
+}
+
+impl Guards {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(self: Arc<Self>, pace: Arc<Pace>, has_deadlines: bool) -> Watched {
+        let mut open = self.lock();
+        let given = AtomicU8::new(open.first_order);
+        let guarded = Arc::new(Guarded { order: Order { given, waker: AtomicWaker::new() }, pace, has_deadlines });
+        let id = open.next;
+        open.next += 1;
+        open.guarded.insert(id, Arc::clone(&guarded));
+        drop(open);
+        self.opened.notify_waiters();
+        Watched { guards: self, id, guarded }
+    }
+
+    /// Gives an order to every connection, those that come later too.
+    fn give_all(&self, order: u8) {
+        let mut open = self.lock();
+        open.first_order = order;
+        open.guarded.values().for_each(|guarded| guarded.order.give(order));
+    }
+
+    /// Waits until `enough` have been opened.
+    async fn opened(&self, enough: fn(&OpenConnections) -> bool) {
+        let mut opened = std::pin::pin!(self.opened.notified());
+        loop {
+            // Before looking, so that nothing that happens in between is missed.
+            opened.as_mut().enable();
+            if enough(&self.lock()) {
+                return;
+            }
+            opened.as_mut().await;
+            opened.set(self.opened.notified());
+        }
+    }
+
+    /// Waits until no connection is open.
+    async fn emptied(&self) {
+        let mut emptied = std::pin::pin!(self.emptied.notified());
+        loop {
+            emptied.as_mut().enable();
+            if self.lock().guarded.is_empty() {
+                return;
+            }
+            emptied.as_mut().await;
+            emptied.set(self.emptied.notified());
+        }
+    }
+
+    /// Cuts off whatever is past a deadline, again and again while connections are open. Runs until dropped.
+    async fn sweep(&self, timer: &Timer) {
+        loop {
+            self.opened(|open| !open.guarded.is_empty()).await;
+            timer.sleep(SWEEP_INTERVAL).await;
+            let open = self.lock();
+            let late = open.guarded.values().filter(|guarded| guarded.has_deadlines && guarded.pace.is_exceeded());
+            late.for_each(|guarded| guarded.order.give(CUT_OFF));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Layout, in the order of the flow
 //!
-//! * [`reference`]: `{{name.key}}`, ZenML's grammar for a whole string.
+//! * [`mod@reference`]: `{{name.key}}`, ZenML's grammar for a whole string.
 //! * [`template`]: text with references embedded in it, and their filters.
 //! * [`name`]: what may be a secret's name on the socket.
 //! * [`level`]: the three validation levels of a check.

@@ -1,6 +1,5 @@
 //! A secret value: bytes that are wiped when dropped and that nothing formats.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
@@ -42,8 +41,10 @@ impl SecretValue {
 }
 
 /// The key-value pairs of one secret, in byte order of the key; may be empty.
+///
+/// A sorted list: a secret has few keys, and a reader finds one in a single run through memory.
 #[derive(Default)]
-pub struct SecretValues(BTreeMap<String, SecretValue>);
+pub struct SecretValues(Vec<(String, SecretValue)>);
 
 impl SecretValues {
     /// An empty set of pairs.
@@ -51,19 +52,39 @@ impl SecretValues {
         Self::default()
     }
 
+    fn search(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.as_str().cmp(key))
+    }
+
     /// Sets `key`; an earlier value of the same key is wiped.
     pub fn insert(&mut self, key: String, value: SecretValue) {
-        self.0.insert(key, value);
+        match self.search(&key) {
+            Ok(at) => self.0[at].1 = value,
+            Err(at) => self.0.insert(at, (key, value)),
+        }
     }
 
     /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<SecretValue> {
-        self.0.remove(key)
+        self.search(key).ok().map(|at| self.0.remove(at).1)
     }
 
     /// Returns the value of exactly `key`.
     pub fn get(&self, key: &str) -> Option<&SecretValue> {
-        self.0.get(key)
+        self.position(key).map(|at| self.at(at))
+    }
+
+    /// Returns where `key` stands, for [`at`](Self::at); valid until the pairs change.
+    pub fn position(&self, key: &str) -> Option<usize> {
+        self.search(key).ok()
+    }
+
+    /// Returns the value at a position.
+    ///
+    /// # Panics
+    /// When nothing stands there.
+    pub fn at(&self, position: usize) -> &SecretValue {
+        &self.0[position].1
     }
 
     /// Iterates in byte order of the key.
@@ -73,7 +94,7 @@ impl SecretValues {
 
     /// Iterates over the keys in byte order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.iter().map(|(key, _)| key.as_str())
     }
 
     /// Returns the number of pairs.
@@ -94,16 +115,22 @@ impl SecretValues {
 
 impl IntoIterator for SecretValues {
     type Item = (String, SecretValue);
-    type IntoIter = std::collections::btree_map::IntoIter<String, SecretValue>;
+    type IntoIter = std::vec::IntoIter<(String, SecretValue)>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
     }
 }
 
+/// Of a key that stands more than once the last value counts.
 impl FromIterator<(String, SecretValue)> for SecretValues {
     fn from_iter<I: IntoIterator<Item = (String, SecretValue)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.reverse();
+        // Stable, so that of equal keys the last one given comes first and stays.
+        pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
+        pairs.dedup_by(|(later, _), (kept, _)| later == kept);
+        Self(pairs)
     }
 }
 
@@ -173,14 +200,15 @@ impl<'de> Deserialize<'de> for SecretValues {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretValues, A::Error> {
-                let mut values = SecretValues::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    let value = map.next_value()?;
-                    // Two meanings for one key are refused rather than one of them chosen.
-                    if values.get(&key).is_some() {
-                        return Err(de::Error::custom("a key stands twice"));
-                    }
-                    values.insert(key, value);
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry::<String, SecretValue>()? {
+                    pairs.push(pair);
+                }
+                let given = pairs.len();
+                let values: SecretValues = pairs.into_iter().collect();
+                // Two meanings for one key are refused rather than one of them chosen.
+                if values.len() < given {
+                    return Err(de::Error::custom("a key stands twice"));
                 }
                 Ok(values)
             }
@@ -210,6 +238,19 @@ mod tests {
     fn a_number_is_refused_without_being_quoted() {
         let error = serde_json::from_str::<SecretValue>("123456").err().expect("no string").to_string();
         assert!(!error.contains("123456"), "{error}");
+    }
+
+    #[test]
+    fn pairs_stand_in_byte_order_whatever_order_they_came_in_and_the_last_of_a_key_counts() {
+        let pair = |key: &str, value: &str| (key.to_owned(), SecretValue::copy_of(value.as_bytes()));
+        let mut values: SecretValues =
+            [pair("b", "1"), pair("a", "2"), pair("b", "3"), pair("Z", "4")].into_iter().collect();
+        values.insert("aa".to_owned(), SecretValue::copy_of(b"5"));
+        values.insert("a".to_owned(), SecretValue::copy_of(b"6"));
+        assert_eq!(values.keys().collect::<Vec<_>>(), ["Z", "a", "aa", "b"]);
+        assert_eq!(values.get("b").map(SecretValue::expose), Some(b"3".as_slice()));
+        assert_eq!(values.remove("a").map(|value| value.len()), Some(1));
+        assert!(values.get("a").is_none());
     }
 
     #[test]

@@ -1,13 +1,17 @@
 """ZenML's side of a store, past the agent: writes a secret as ZenML does, or holds the data base locked.
 
     store.py DATABASE plant NAME     the pairs as a JSON object on stdin
+    store.py DATABASE remove NAME
+    store.py DATABASE replace NAME   gives each of its keys the next number, again and again until it is killed
     store.py DATABASE lock           prints `locked`, then holds an exclusive lock until it is killed
 """
 import base64
+import itertools
 import json
 import signal
 import sqlite3
 import sys
+import time
 import uuid
 from datetime import datetime, timezone
 
@@ -28,6 +32,18 @@ if command == "plant":
     columns = ", ".join(f'"{column}"' for column in row)
     places = ", ".join("?" * len(row))
     connection.execute(f"INSERT INTO secret ({columns}) VALUES ({places})", list(row.values()))
+elif command == "remove":
+    connection.execute("DELETE FROM secret WHERE name = ?", rest)
+elif command == "replace":
+    for number in itertools.count(1):
+        (stored,) = connection.execute('SELECT "values" FROM secret WHERE name = ?', rest).fetchone()
+        values = json.dumps(dict.fromkeys(json.loads(base64.b64decode(stored)), str(number)))
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
+        connection.execute(
+            'UPDATE secret SET "values" = ?, updated = ? WHERE name = ?',
+            (base64.b64encode(values.encode()), now, rest[0]),
+        )
+        time.sleep(0.002)
 elif command == "lock":
     connection.execute("BEGIN EXCLUSIVE")
     print("locked", flush=True)

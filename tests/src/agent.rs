@@ -78,6 +78,12 @@ impl<'h> AgentBuilder<'h> {
         self
     }
 
+    /// Runs it after these words of a shell.
+    pub fn after(mut self, prelude: &str) -> Self {
+        self.run = self.run.after(prelude);
+        self
+    }
+
     /// Starts it and waits until `/v1/ready` says so.
     pub fn start(self) -> Agent<'h> {
         self.start_until("/v1/ready")

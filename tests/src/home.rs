@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::canary::Canary;
+use crate::eventually::eventually;
 use crate::run::Run;
 
 /// The home of a scenario, mode 0700. Programs started in it see no other environment than this one.
@@ -132,6 +133,18 @@ impl Home {
         Run::new(self, crate::programs::python()).args(args)
     }
 
+    /// Returns the directories of steps whose files have not been removed.
+    pub fn step_directories(&self) -> Vec<PathBuf> {
+        let base = fs::read_dir(self.runtime().join("keyside"));
+        base.into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+
+    /// Waits until the files of every step that has ended are removed, and says how long that took. Part of the end of
+    /// each scenario, so one whose files stay fails.
+    pub fn wait_for_cleaners(&self) -> std::time::Duration {
+        eventually("the files of the steps are removed", || self.step_directories().is_empty().then_some(())).1
+    }
+
     fn search(&self) {
         let holders = self.value_holders.borrow();
         let mut files = Vec::new();
@@ -178,7 +191,11 @@ impl Default for Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if std::thread::panicking() { self.show() } else { self.search() }
+        if std::thread::panicking() {
+            return self.show();
+        }
+        self.wait_for_cleaners();
+        self.search();
     }
 }
 

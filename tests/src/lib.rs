@@ -11,6 +11,7 @@
 //! * [`socket_client`]: bytes to the socket and replies from it.
 //! * [`zenml`]: the real ZenML, one process driven line by line.
 //! * [`eventually`]: waiting without sleeping.
+//! * [`remark`]: figures, and what this machine cannot show.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test's fault is a panic, and its words go to stderr")]
 
@@ -19,6 +20,7 @@ pub mod canary;
 pub mod eventually;
 pub mod home;
 pub mod programs;
+pub mod remark;
 pub mod run;
 pub mod socket_client;
 pub mod store;

@@ -24,7 +24,7 @@ pub struct Run<'h> {
     env: BTreeMap<OsString, OsString>,
     stdin: Option<Vec<u8>>,
     uid: Option<u32>,
-    umask: Option<u32>,
+    prelude: Option<String>,
     directory: Option<PathBuf>,
     prints_values: bool,
 }
@@ -39,7 +39,7 @@ impl<'h> Run<'h> {
             env: BTreeMap::new(),
             stdin: None,
             uid: None,
-            umask: None,
+            prelude: None,
             directory: None,
             prints_values: false,
         };
@@ -98,8 +98,13 @@ impl<'h> Run<'h> {
     }
 
     /// Runs it under this umask.
-    pub fn umask(mut self, umask: u32) -> Self {
-        self.umask = Some(umask);
+    pub fn umask(self, umask: u32) -> Self {
+        self.after(format!("umask {umask:03o}"))
+    }
+
+    /// Runs it after these words of a shell, which it then takes the place of.
+    pub fn after(mut self, prelude: impl Into<String>) -> Self {
+        self.prelude = Some(prelude.into());
         self
     }
 
@@ -121,11 +126,11 @@ impl<'h> Run<'h> {
             Some(_) => reachable(self.home, &self.program),
             None => self.program.clone(),
         };
-        let mut command = match self.umask {
+        let mut command = match &self.prelude {
             // Without `unsafe` nothing of ours can run between fork and exec.
-            Some(umask) => {
+            Some(prelude) => {
                 let mut shell = Command::new("/bin/sh");
-                shell.arg("-c").arg(format!("umask {umask:03o}; exec \"$0\" \"$@\"")).arg(program);
+                shell.arg("-c").arg(format!("{prelude}; exec \"$0\" \"$@\"")).arg(program);
                 shell
             }
             None => Command::new(program),
@@ -253,27 +258,37 @@ impl Ended {
     /// Panics unless it ended with `code` and complained in the promised form about each of `named`, with a hint.
     #[track_caller]
     pub fn expect_complaint(self, code: i32, named: &[&str]) -> Self {
+        let ended = self.expect_form(code, named);
+        let stderr = &ended.stderr;
+        assert!(stderr.lines().any(|line| line.trim_start().starts_with("hint: ")), "no hint in:\n{stderr}");
+        ended
+    }
+
+    /// Panics unless it ended with 1, the answer is no, and said so of each of `named`; there may be no advice on that.
+    #[track_caller]
+    pub fn expect_no(self, named: &[&str]) -> Self {
+        self.expect_form(1, named)
+    }
+
+    #[track_caller]
+    fn expect_form(self, code: i32, named: &[&str]) -> Self {
         let ended = self.expect_code(code);
         let stderr = &ended.stderr;
-        let mut complaints = stderr.lines().filter_map(|line| line.strip_prefix("keyside: "));
+        let complaints = stderr.lines().filter_map(|line| line.strip_prefix("keyside: "));
+        let mut complaints = complaints.filter(|line| !line.starts_with("warning: "));
         let complaint = complaints.next().unwrap_or_else(|| panic!("no `keyside: ` line in:\n{stderr}"));
         assert!(!complaint.ends_with('.') && complaint.len() < 400, "not one short line: {complaint}");
-        let first = complaint.chars().next().expect("some text");
-        assert!(
-            !first.is_uppercase() || complaint.starts_with(|c: char| c.is_uppercase()) && is_name(complaint),
-            "{complaint}"
-        );
+        assert!(!complaint.starts_with(char::is_uppercase) || begins_with_variable(complaint), "{complaint}");
         for name in named {
             assert!(stderr.contains(name), "`{name}` is not named in:\n{stderr}");
         }
-        assert!(stderr.lines().any(|line| line.trim_start().starts_with("hint: ")), "no hint in:\n{stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
         ended
     }
 }
 
-/// A complaint may begin with the name of a variable, which is upper case throughout.
-fn is_name(complaint: &str) -> bool {
+/// A complaint is in lower case, but the name of a variable is upper case throughout.
+fn begins_with_variable(complaint: &str) -> bool {
     let word = complaint.split([' ', ':', '=']).next().unwrap_or_default();
     word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }

@@ -38,6 +38,20 @@ impl Home {
         store.plant("canary", &json!({ "value": self.canary(), "user": "admin" }));
         store
     }
+
+    /// A [`planted`](Self::planted) store with what steps ask for besides.
+    pub fn stocked(&self) -> Store<'_> {
+        let store = self.planted();
+        for (name, values) in [
+            ("db", json!({ "user": "reader", "password": self.canary(), "odd": "{{db.user}} ${HOME} $(id)" })),
+            ("bulk", json!({ "ALPHA": "1", "beta.gamma-x": "2" })),
+            ("later", json!({ "ALPHA": "late" })),
+            ("evil", json!({ "LD_PRELOAD": "/tmp/x.so", "PATH": "/tmp" })),
+        ] {
+            store.plant(name, &values);
+        }
+        store
+    }
 }
 
 impl Store<'_> {
@@ -59,6 +73,16 @@ impl Store<'_> {
     /// Writes a public secret as ZenML does, past the agent.
     pub fn plant(&self, name: &str, values: &Value) {
         self.script(["plant", name]).stdin(values.to_string()).end().expect_code(0);
+    }
+
+    /// Deletes a secret as ZenML does, past the agent.
+    pub fn remove(&self, name: &str) {
+        self.script(["remove", name]).end().expect_code(0);
+    }
+
+    /// Gives every key of `name` the next number, again and again until what is returned is dropped.
+    pub fn replacing(&self, name: &str) -> Running<'_> {
+        self.script(["replace", name]).start()
     }
 
     /// Holds the data base locked until what is returned is dropped, as a writer does that never comes to an end.

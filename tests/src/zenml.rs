@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::home::Home;
 use crate::programs::package;
+use crate::remark::remark;
 use crate::run::Run;
 
 /// A running ZenML client on a SQLite store that it made itself.
@@ -115,7 +116,7 @@ fn python() -> Option<PathBuf> {
     // Another user's cache may be closed to us.
     let python = python.filter(|python| rustix::fs::access(python, rustix::fs::Access::EXEC_OK).is_ok());
     if python.is_none() {
-        eprintln!("skipped: real ZenML is not installed (tests/peers/install-zenml.sh)");
+        remark("skipped: real ZenML is not installed (tests/peers/install-zenml.sh)");
     }
     python
 }

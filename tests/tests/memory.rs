@@ -86,6 +86,24 @@ fn the_agent_writes_no_core_file_and_gains_no_privileges() {
 }
 
 #[test]
+fn a_wrapper_that_waits_for_its_agent_is_closed_to_the_same_user_too() {
+    let home = Home::new();
+    if programs::is_root() {
+        home.give_to(uid());
+    }
+    let run = home.wrapper(["--wait", "5m", "-e", "A={{canary.value}}", "--", "true"]);
+    let run = run.env("KEYSIDE_SOCKET", home.join("nobody.sock"));
+    let mut waiting = if programs::is_root() { run.as_user(uid()) } else { run }.start();
+    let environ = format!("/proc/{}/environ", waiting.pid());
+    // Hardening is its first statement, but the kernel starts it open.
+    keyside_tests::eventually::eventually("the wrapper has begun", || {
+        (std::fs::metadata(&environ).unwrap().uid() == 0).then_some(())
+    });
+    let seen = readable(private_files(waiting.pid()));
+    assert!(waiting.is_running() && seen.iter().all(|(_, readable)| !readable), "{seen:?}");
+}
+
+#[test]
 fn the_step_inherits_neither_the_core_limit_nor_the_lost_dumpability_of_the_wrapper() {
     let home = Home::new();
     let agent = home.agent_with(&home.planted().backend(""));

@@ -1,10 +1,11 @@
 //! Beside the real ZenML, on a store that it made itself.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyside_tests::eventually::eventually;
+use keyside_tests::remark::remark;
 use keyside_tests::zenml::Zenml;
 use keyside_tests::{Client, Home};
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ fn changes_are_served_in_time(home: &Home, zenml: &mut Zenml) {
     let timed = |what: &str, client: &mut Client<'_>, wanted: &dyn Fn(&mut Client<'_>) -> bool| {
         let (_, took) = eventually(what, || wanted(client).then_some(()));
         let promised = POLL_INTERVAL + Duration::from_secs(1);
-        eprintln!("{what}: after {took:?} (promised: within {promised:?})");
+        remark(format_args!("{what}: after {took:?} (promised: within {promised:?})"));
         // The promise is for a machine that is not busy with a build; what a busy one does is told apart by far.
         assert!(took < Duration::from_secs(10), "{what} took {took:?}");
     };
@@ -98,15 +99,17 @@ fn zenml_is_not_disturbed(home: &Home, zenml: &mut Zenml) {
         longest
     });
     let reads = reads.into_inner();
-    eprintln!("ZenML wrote 125 times in our presence, the longest write took {longest} ms; {reads} reads meanwhile");
+    remark(format_args!(
+        "ZenML wrote 125 times in our presence, the longest write took {longest} ms; {reads} reads meanwhile"
+    ));
     assert!(reads > 100, "only {reads} reads: nobody was there to disturb anything");
     let mut client = agent.client();
     for number in 0..50 {
-        let (name, there) = (format!("many_{number}"), number % 2 == 1);
+        let (name, number_text, there) = (format!("many_{number}"), number.to_string(), number % 2 == 1);
         eventually("the last writes are served", || {
             let reply = client.secret(&name);
             match there {
-                true => (reply.status == 200 && reply.json()["values"]["number"] == number.to_string()).then_some(()),
+                true => (reply.status == 200 && reply.json()["values"]["number"] == number_text).then_some(()),
                 false => (reply.status == 404).then_some(()),
             }
         });

@@ -1,6 +1,7 @@
 //! An agent that was told nothing but `ZENML_CONFIG_PATH` serves what real ZenML stored, byte for byte.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use keyside_tests::remark::remark;
 use keyside_tests::store::Cases;
 use keyside_tests::{Agent, Home, Store};
 use serde_json::{Value, json};
@@ -108,8 +109,8 @@ fn injects_into_a_python_step(which: &str) {
     let agent = agent(&home, &store);
     let cases = Cases::read();
     let case = |name: &str, key: &str| {
-        let secrets = cases.private.iter().chain(&cases.public);
-        let (_, pairs) = secrets.filter(|(known, _)| known == name).next().unwrap();
+        let mut secrets = cases.private.iter().chain(&cases.public);
+        let (_, pairs) = secrets.find(|(known, _)| known == name).unwrap();
         pairs[key].as_str().unwrap().to_owned()
     };
     let python = keyside_tests::programs::python();
@@ -213,7 +214,7 @@ fn without_an_agent_the_same_directory_is_served_by_a_private_one() {
     let got = got.env("ZENML_CONFIG_PATH", store.directory()).env("KEYSIDE_SOCKET", "").prints_values();
     // The default path of the system may hold somebody's agent; this home's alone must not decide.
     if std::path::Path::new("/run/keyside/agent.sock").exists() {
-        println!("skipped: an agent of this machine listens at the default path");
+        remark("skipped: an agent of this machine listens at the default path");
         return;
     }
     let got = got.end().expect_code(0);

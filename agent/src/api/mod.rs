@@ -77,7 +77,7 @@ pub type Answer = Either<Ready<Reply>, Pin<Box<dyn Future<Output = Reply> + Send
 pub fn answer(agent: &Arc<Agent>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answer {
     connection.pace.handling();
     if let Some(reply) = read::value_from_memory(agent, connection, &request) {
-        connection.pace.replied();
+        connection.pace.replied_at_once();
         return Either::Left(ready(reply));
     }
     Either::Right(Box::pin(answer_waiting(Arc::clone(agent), Arc::clone(connection), request)))

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
-use http::{Method, Request};
+use http::{Method, Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use keyside_protocol::code::Code;
 use keyside_protocol::json::{SecretBuffer, push_string, push_values};
@@ -95,7 +96,8 @@ pub(super) async fn value(
     if matches_etag(request.headers(), &etag) {
         return Ok(not_modified(etag));
     }
-    Ok(value_reply(&found.hit, key, etag))
+    let value = cached.secret.values.position(key).expect("the key is there, as was just seen");
+    Ok(value_reply(agent, &found.hit, value))
 }
 
 /// Answers `GET /v1/secrets/{name}/{key}` when that needs no waiting and nothing out of the ordinary: a plain path, a
@@ -119,32 +121,47 @@ pub(super) fn value_from_memory(agent: &Agent, connection: &Connection, request:
         return None;
     }
     let hit = agent.resolver.recall(name)?;
-    hit.cached.secret.values.get(key)?;
-    Some(value_reply(&hit, key, etag(agent.resolver.instance(), hit.cached.revision)))
+    let value = hit.cached.secret.values.position(key)?;
+    Some(value_reply(agent, &hit, value))
 }
 
-fn value_reply(hit: &Hit, key: &str, etag: HeaderValue) -> Reply {
-    let cached = &hit.cached;
-    let body = ValueBody { cached: Arc::clone(cached), key: key.to_owned() };
-    let mut reply = plain(200, "application/octet-stream", Bytes::from_owner(body));
-    let headers = reply.headers_mut();
-    headers.insert(ETAG, etag);
-    headers.insert(KEYSIDE_VERSION, header_text(&cached.secret.description.version));
-    headers.insert(KEYSIDE_STALE, HeaderValue::from_static(if hit.stale { "true" } else { "false" }));
-    headers.insert(AGE, HeaderValue::from(hit.age.as_secs()));
+fn value_reply(agent: &Agent, hit: &Hit, position: usize) -> Reply {
+    let headers = hit.cached.beside.get_or_init(|| Box::new(value_headers(agent, &hit.cached)));
+    let body = ValueBody { cached: Arc::clone(&hit.cached), position };
+    let mut reply = Response::new(Full::new(Bytes::from_owner(body)));
+    if let Some(headers) = headers.downcast_ref::<HeaderMap>() {
+        reply.headers_mut().clone_from(headers);
+    }
+    if hit.stale {
+        reply.headers_mut().insert(KEYSIDE_STALE, HeaderValue::from_static("true"));
+    }
+    let age = hit.age.as_secs();
+    if age > 0 {
+        reply.headers_mut().insert(AGE, HeaderValue::from(age));
+    }
     reply
+}
+
+/// The headers of a fresh value of this revision, made once and copied for each reply.
+fn value_headers(agent: &Agent, cached: &Cached) -> HeaderMap {
+    let mut headers = plain(200, "application/octet-stream", Bytes::new()).into_parts().0.headers;
+    headers.insert(ETAG, etag(agent.resolver.instance(), cached.revision));
+    headers.insert(KEYSIDE_VERSION, header_text(&cached.secret.description.version));
+    headers.insert(KEYSIDE_STALE, HeaderValue::from_static("false"));
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    headers
 }
 
 /// The bytes of one value inside a shared secret, sent without another copy of ours.
 struct ValueBody {
     cached: Arc<Cached>,
-    key: String,
+    position: usize,
 }
 
 impl AsRef<[u8]> for ValueBody {
     fn as_ref(&self) -> &[u8] {
         // expose: to the socket, as the reply's body.
-        self.cached.secret.values.get(&self.key).map_or(&[], |value| value.expose())
+        self.cached.secret.values.at(self.position).expose()
     }
 }
 

@@ -1,12 +1,9 @@
 //! The routes over a real connection, on a back-end in memory.
 
-use std::sync::Mutex;
-
 use keyside_config::settings::{AuditSettings, GrantSettings, SecretPattern};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
 
 use super::*;
 use crate::backend::fake::FakeBackend;
@@ -18,7 +15,6 @@ const OWN_UID: u32 = 7;
 
 struct Setting {
     agent: Arc<Agent>,
-    stop: watch::Sender<bool>,
 }
 
 fn setting(backends: &[(&str, &Arc<FakeBackend>, bool)], grants: Vec<GrantSettings>) -> Setting {
@@ -74,7 +70,7 @@ fn setting_with_audit(
         connections: AtomicU64::new(0),
         max_cache_bytes: 1 << 20,
     });
-    Setting { agent, stop: watch::channel(false).0 }
+    Setting { agent }
 }
 
 fn grant(uid: u32, read: &[(&str, Option<&[&str]>)]) -> GrantSettings {
@@ -118,7 +114,7 @@ impl Setting {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let peer = Peer { uid, gid: uid, pid: None, groups: Vec::new(), embedded: false };
         let serving =
-            tokio::spawn(crate::serve::serve_one(Arc::clone(&self.agent), theirs, peer, None, self.stop.subscribe()));
+            tokio::spawn(crate::serve::serve_one(Arc::clone(&self.agent), theirs, peer, None, Arc::default()));
         let (mut read, mut write) = ours.into_split();
         write.write_all(bytes).await.expect("taken");
         drop(write);
@@ -434,7 +430,7 @@ async fn every_decision_about_a_secret_is_audited_without_its_value() {
     setting.ask_as(10, "GET", "/v1/secrets/db", &[], "").await;
     setting.ask_as(9, "POST", "/v1/resolve", &[], r#"{"references":{"A":"{{db.password}}"}}"#).await;
     setting.ask_as(9, "DELETE", "/v1/secrets/db", &[], "").await;
-    let Setting { agent, .. } = setting;
+    let Setting { agent } = setting;
     Arc::into_inner(agent).expect("no connection is left").audit.close();
     let text = std::fs::read_to_string(path).expect("written");
     assert!(!text.contains("canary-4711"));
@@ -464,15 +460,7 @@ async fn a_client_that_stops_in_its_body_hinders_nobody() {
     let setting = setting(&[("store", &store(), false)], Vec::new());
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let peer = Peer { uid: OWN_UID, gid: 1, pid: None, groups: Vec::new(), embedded: false };
-    let log = Arc::new(Mutex::new(()));
-    let serving = tokio::spawn({
-        let agent = Arc::clone(&setting.agent);
-        let (stop, log) = (setting.stop.subscribe(), Arc::clone(&log));
-        async move {
-            crate::serve::serve_one(agent, theirs, peer, None, stop).await;
-            drop(log);
-        }
-    });
+    let serving = tokio::spawn(crate::serve::serve_one(Arc::clone(&setting.agent), theirs, peer, None, Arc::default()));
     let (_read, mut write) = ours.into_split();
     write.write_all(b"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{").await.expect("taken");
     assert_eq!(setting.get("/v1/secrets/db/user").await.body, b"u");
