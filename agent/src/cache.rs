@@ -5,9 +5,8 @@
 //! back-end confirmed the value: a fetch, or a change-detection listing that shows the same version.
 //! What each error does to a cached value is decided in [`Cache::complete`] and nowhere else.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{BackendError, Description, Scope, Scopes, Secret};
@@ -67,14 +66,6 @@ pub struct Cached {
     pub secret: Secret,
     /// Counts changes over the whole cache, so it never goes back for any secret within one instance.
     pub revision: u64,
-    /// Whatever the one who makes replies wants to keep beside this revision; never a value.
-    pub beside: OnceLock<Box<dyn Any + Send + Sync>>,
-}
-
-impl Cached {
-    fn new(secret: Secret, revision: u64) -> Arc<Self> {
-        Arc::new(Self { secret, revision, beside: OnceLock::new() })
-    }
 }
 
 /// A value to serve.
@@ -355,7 +346,7 @@ impl<F: Clone> Cache<F> {
         match result {
             Ok(secret) if !current => {
                 self.revision += 1;
-                let cached = Cached::new(secret, self.revision);
+                let cached = Arc::new(Cached { secret, revision: self.revision });
                 (Ok(Hit { cached, age: now.since(began), stale: false }), Outcome::Unchanged)
             }
             Ok(secret) => self.store(key, began, now, secret),
@@ -406,7 +397,7 @@ impl<F: Clone> Cache<F> {
         self.revision += 1;
         self.remove_slot(key);
         let charge = secret.values.byte_size() + key.name.len() + ENTRY_OVERHEAD;
-        let cached = Cached::new(secret, self.revision);
+        let cached = Arc::new(Cached { secret, revision: self.revision });
         // What can never fit is served to those who wait for it and not kept.
         if charge <= self.bounds.max_bytes && self.bounds.max_entries > 0 {
             self.make_room(charge);

@@ -121,23 +121,31 @@ impl Listener {
         let (lock, lock_path) = lock(&path)?;
         // Only now, with the lock held, is it certain that no agent is between bind and listen on this path.
         replace_stale(&path)?;
-        let socket = bind_at(&path)?;
-        let made = set_up(&path, &socket, settings.mode, gid);
-        let identity = match made {
-            Ok(identity) => identity,
-            Err(error) => {
-                // Ours: the bind succeeded, so nobody else's can be here.
-                let _ = std::fs::remove_file(&path);
-                return Err(error);
-            }
-        };
-        let listener = UnixListener::from(socket);
-        listener.set_nonblocking(true).map_err(|source| ListenError::Io {
-            what: "listen on",
-            path: path.clone(),
-            source,
-        })?;
+        let (listener, identity) = open_at(&path, settings.mode, gid)?;
         Ok(Self { settings, listener, identity, lock_path, lock })
+    }
+
+    /// Tells whether the path no longer leads here: nobody new can connect then.
+    pub fn is_gone(&self) -> bool {
+        identity_of(&self.settings.path).is_none()
+    }
+
+    /// Listens on the path again after the socket has vanished from it; connections that are open stay open. Something
+    /// else that is there by now is left alone.
+    pub fn restore(&mut self) -> Result<(), ListenError> {
+        let path = self.settings.path.clone();
+        let gid = self.settings.group.as_deref().map(|group| group_id(group, &path)).transpose()?;
+        if let Some(directory) = path.parent() {
+            prepare_directory(directory, self.settings.mode)?;
+        }
+        refuse_foreign_file(&path)?;
+        // The lock file may have gone the same way; with it there, the lock is still held.
+        if identity_of(&self.lock_path) != identity(&self.lock.metadata().ok()) {
+            (self.lock, self.lock_path) = lock(&path)?;
+        }
+        replace_stale(&path)?;
+        (self.listener, self.identity) = open_at(&path, self.settings.mode, gid)?;
+        Ok(())
     }
 
     /// Returns another handle on the listening socket for the runtime.
@@ -149,14 +157,14 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let path = &self.settings.path;
-        let ours = std::fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if ours && let Err(error) = std::fs::remove_file(path) {
+        if identity_of(path) == Some(self.identity)
+            && let Err(error) = std::fs::remove_file(path)
+        {
             tracing::warn!(path = %path.display(), %error, "the socket could not be removed");
         }
         // Under the lock, and only if the path still names the file that is locked.
-        let locked = self.lock.metadata().map(|found| (found.dev(), found.ino())).ok();
-        let named = std::fs::symlink_metadata(&self.lock_path).map(|found| (found.dev(), found.ino())).ok();
-        if locked.is_some() && locked == named {
+        let locked = identity(&self.lock.metadata().ok());
+        if locked.is_some() && locked == identity_of(&self.lock_path) {
             let _ = std::fs::remove_file(&self.lock_path);
         }
     }
@@ -249,9 +257,8 @@ fn lock(path: &Path) -> Result<(File, PathBuf), ListenError> {
         }
         // The last holder may have removed the file between our open and our lock.
         let locked = file.metadata().map_err(failed)?;
-        match std::fs::symlink_metadata(&lock_path) {
-            Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => return Ok((file, lock_path)),
-            _ => {}
+        if identity(&Some(locked)) == identity_of(&lock_path) {
+            return Ok((file, lock_path));
         }
     }
 }
@@ -271,6 +278,30 @@ fn replace_stale(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ListenError::InUse(path.to_path_buf())),
         Err(error) => Err(io("probe")(error)),
     }
+}
+
+/// Binds at a free path and listens.
+fn open_at(path: &Path, mode: u32, gid: Option<u32>) -> Result<(UnixListener, (u64, u64)), ListenError> {
+    let socket = bind_at(path)?;
+    let identity = set_up(path, &socket, mode, gid).inspect_err(|_| {
+        // Ours: the bind succeeded, so nobody else's can be here.
+        let _ = std::fs::remove_file(path);
+    })?;
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true).map_err(|source| ListenError::Io {
+        what: "listen on",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok((listener, identity))
+}
+
+fn identity(found: &Option<std::fs::Metadata>) -> Option<(u64, u64)> {
+    found.as_ref().map(|found| (found.dev(), found.ino()))
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    identity(&std::fs::symlink_metadata(path).ok())
 }
 
 fn bind_at(path: &Path) -> Result<OwnedFd, ListenError> {
@@ -397,6 +428,20 @@ mod tests {
         let path = directory.path().join("x".repeat(120));
         let error = Listener::open(settings(path, 0o600)).err().expect("refused").to_string();
         assert!(error.contains("at most 107"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_vanished_is_made_again_with_the_same_mode() {
+        let directory = directory();
+        let path = directory.path().join("own").join("a.sock");
+        let mut listener = Listener::open(settings(path.clone(), 0o660)).expect("free");
+        assert!(!listener.is_gone());
+        std::fs::remove_dir_all(path.parent().expect("a directory")).expect("ours");
+        assert!(listener.is_gone());
+        listener.restore().expect("free again");
+        assert_eq!(std::fs::symlink_metadata(&path).expect("there").mode() & 0o777, 0o660);
+        UnixStream::connect(&path).expect("listening");
+        assert!(Listener::open(settings(path, 0o600)).err().expect("taken").is_in_use());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::listen::{ListenError, Listener, default_path};
 use crate::memory::drop_capabilities;
 use crate::refresh;
 use crate::resolver::Resolver;
-use crate::serve::{Door, serve, serve_embedded};
+use crate::serve::{serve, serve_embedded};
 use crate::shutdown::Signals;
 use crate::timer::Timer;
 
@@ -113,8 +113,10 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
     };
     let audit_log = Audit::open_log(&settings.audit)
         .map_err(|source| StartError::Audit { path: settings.audit.path.clone().unwrap_or_default(), source })?;
-    drop_capabilities(CapabilitySet::empty())
-        .map_err(|source| StartError::System { what: "drop capabilities", source })?;
+    // A socket that vanishes is made again with its group, so that right is kept.
+    let with_group = listeners.iter().any(|listener| listener.settings.group.is_some());
+    let kept = if with_group { CapabilitySet::CHOWN } else { CapabilitySet::empty() };
+    drop_capabilities(kept).map_err(|source| StartError::System { what: "drop capabilities", source })?;
 
     // From here on there may be other threads.
     let audit = Audit::start(audit_log, settings.audit.required)
@@ -142,14 +144,7 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
                 .map_err(|source| StartError::System { what: "serve the given connection", source })?;
         }
         None => {
-            let mut doors = Vec::with_capacity(listeners.len());
             for listener in &listeners {
-                let socket = listener
-                    .socket()
-                    .and_then(tokio::net::UnixListener::from_std)
-                    .map_err(|source| StartError::System { what: "accept connections", source })?;
-                let grants = listener.settings.grants.clone().map(Arc::from);
-                doors.push(Door { listener: socket, grants });
                 tracing::info!(socket = %listener.settings.path.display(), "listening");
             }
             let cache = &settings.cache;
@@ -157,12 +152,10 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
                 Arc::new(Timer::start().map_err(|source| StartError::System { what: "start the timer", source })?);
             let polls = refresh::run(Arc::clone(&resolver), Arc::clone(&timer), cache.poll_interval, cache.jitter);
             let polls = tokio::spawn(polls);
-            serve(Arc::clone(&agent), doors, timer, stop, options.exit_with_last_client).await;
+            serve(Arc::clone(&agent), listeners, timer, stop, options.exit_with_last_client).await;
             polls.abort();
         }
     }
-    // The sockets go first, so that nobody connects to an agent that no longer answers.
-    drop(listeners);
     resolver.close().await;
     signals.abort();
     if let Ok(agent) = Arc::try_unwrap(agent) {

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::access::Peer;
 use crate::api::{Agent, Connection, answer};
+use crate::listen::Listener;
 use crate::pace::{Pace, PacedStream};
 use crate::timer::Timer;
 
@@ -70,32 +71,28 @@ impl Drop for Counted {
     }
 }
 
-/// One socket to accept on.
-pub struct Door {
-    /// The listening socket.
-    pub listener: UnixListener,
-    /// Which grants count on it; `None` means all.
-    pub grants: Option<Arc<[String]>>,
-}
+/// How often a socket is looked for at its path.
+const PRESENCE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Serves `doors` until `stop` turns true, then finishes what is in flight within the grace and returns. With
+/// Serves `listeners` until `stop` turns true, then finishes what is in flight within the grace and returns. With
 /// `exit_with_last_client` it also returns once at least one client came and none is left.
 pub async fn serve(
     agent: Arc<Agent>,
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
     timer: Arc<Timer>,
     mut stop: watch::Receiver<bool>,
     exit_with_last_client: bool,
 ) {
     let guards = Arc::new(Guards::default());
     let sweeping = tokio::spawn({
-        let guards = Arc::clone(&guards);
+        let (guards, timer) = (Arc::clone(&guards), Arc::clone(&timer));
         async move { guards.sweep(&timer).await }
     });
     let counts = Arc::new(Counts::default());
     let mut accepting = JoinSet::new();
-    for door in doors {
-        accepting.spawn(accept(Arc::clone(&agent), door, Arc::clone(&counts), Arc::clone(&guards)));
+    for listener in listeners {
+        let hall = Hall { agent: Arc::clone(&agent), counts: Arc::clone(&counts), guards: Arc::clone(&guards) };
+        accepting.spawn(keep_accepting(hall, listener, Arc::clone(&timer)));
     }
     let last_client_left = async {
         if !exit_with_last_client {
@@ -108,6 +105,7 @@ pub async fn serve(
         _ = stop.wait_for(|stop| *stop) => {}
         () = last_client_left => {}
     }
+    // The sockets go with it, so that nobody connects to an agent that no longer answers.
     accepting.shutdown().await;
     guards.give_all(FINISH);
     if tokio::time::timeout(agent.limits.grace, guards.emptied()).await.is_err() {
@@ -118,10 +116,52 @@ pub async fn serve(
     sweeping.abort();
 }
 
-/// Accepts on one socket until dropped.
-async fn accept(agent: Arc<Agent>, door: Door, counts: Arc<Counts>, guards: Arc<Guards>) {
+/// What connections on every socket share.
+struct Hall {
+    agent: Arc<Agent>,
+    counts: Arc<Counts>,
+    guards: Arc<Guards>,
+}
+
+/// Accepts on one socket until dropped, and makes it again when it vanishes from its path.
+async fn keep_accepting(hall: Hall, mut listener: Listener, timer: Arc<Timer>) {
+    let grants = listener.settings.grants.clone().map(Arc::from);
     loop {
-        let stream = match door.listener.accept().await {
+        let path = listener.settings.path.display().to_string();
+        match listener.socket().and_then(UnixListener::from_std) {
+            Ok(socket) => {
+                tokio::select! {
+                    biased;
+                    () = vanished(&listener, &timer) => {}
+                    () = accept(&hall, &socket, &grants) => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(socket = path, %error, "cannot accept connections");
+                timer.sleep(PRESENCE_INTERVAL).await;
+            }
+        }
+        if listener.is_gone() {
+            match listener.restore() {
+                Ok(()) => tracing::warn!(socket = path, "the socket had vanished and was made again"),
+                Err(error) => {
+                    tracing::error!(socket = path, %error, hint = error.hint(), "the socket has vanished");
+                    timer.sleep(PRESENCE_INTERVAL).await;
+                }
+            }
+        }
+    }
+}
+
+async fn vanished(listener: &Listener, timer: &Timer) {
+    while !listener.is_gone() {
+        timer.sleep(PRESENCE_INTERVAL).await;
+    }
+}
+
+async fn accept(hall: &Hall, socket: &UnixListener, grants: &Option<Arc<[String]>>) {
+    loop {
+        let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
             // The client was gone before we came to it.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => continue,
@@ -131,19 +171,19 @@ async fn accept(agent: Arc<Agent>, door: Door, counts: Arc<Counts>, guards: Arc<
                 continue;
             }
         };
-        let peer = match Peer::of(&stream, agent.access.asks_for_groups()) {
+        let peer = match Peer::of(&stream, hall.agent.access.asks_for_groups()) {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::warn!(%error, "the kernel does not say who connected");
                 continue;
             }
         };
-        let Some(counted) = counts.enter(peer.uid, agent.limits.connections_per_uid) else {
+        let Some(counted) = hall.counts.enter(peer.uid, hall.agent.limits.connections_per_uid) else {
             // Best effort: a client that does not read its refusal is cut off all the same.
             drop(stream.try_write(TOO_MANY));
             continue;
         };
-        let served = serve_one(Arc::clone(&agent), stream, peer, door.grants.clone(), Arc::clone(&guards));
+        let served = serve_one(Arc::clone(&hall.agent), stream, peer, grants.clone(), Arc::clone(&hall.guards));
         tokio::spawn(async move {
             served.await;
             drop(counted);

@@ -89,7 +89,9 @@ async fn answer_waiting(agent: Arc<Agent>, connection: Arc<Connection>, request:
     let outcome = tokio::time::timeout(agent.request_timeout, route(&agent, &connection, request, &mut draft))
         .await
         .unwrap_or_else(|_| {
-            Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline").retry())
+            Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline")
+                .hint("the back-end is slow or locked: try again, or raise [agent] request_timeout")
+                .retry())
         });
     let code = outcome.as_ref().err().map(|error| error.code);
     agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));

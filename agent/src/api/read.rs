@@ -1,6 +1,7 @@
 //! `GET /v1/secrets/{name}` and `GET /v1/secrets/{name}/{key}`.
 
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
@@ -89,7 +90,7 @@ pub(super) async fn value(
         let error = ApiError::new(Code::KeyNotFound, what);
         return Err(match nearest(key, granted) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error,
+            None => error.hint(format!("`keyside secret get {name}` shows its keys")),
         });
     }
     let etag = etag(agent.resolver.instance(), cached.revision);
@@ -126,27 +127,29 @@ pub(super) fn value_from_memory(agent: &Agent, connection: &Connection, request:
 }
 
 fn value_reply(agent: &Agent, hit: &Hit, position: usize) -> Reply {
-    let headers = hit.cached.beside.get_or_init(|| Box::new(value_headers(agent, &hit.cached)));
     let body = ValueBody { cached: Arc::clone(&hit.cached), position };
     let mut reply = Response::new(Full::new(Bytes::from_owner(body)));
-    if let Some(headers) = headers.downcast_ref::<HeaderMap>() {
-        reply.headers_mut().clone_from(headers);
-    }
+    let headers = reply.headers_mut();
+    // Copied whole: setting seven headers one by one hashes each of their names. What differs is set in its place.
+    headers.clone_from(VALUE_HEADERS.get_or_init(value_headers));
+    headers.insert(ETAG, etag(agent.resolver.instance(), hit.cached.revision));
+    headers.insert(KEYSIDE_VERSION, header_text(&hit.cached.secret.description.version));
     if hit.stale {
-        reply.headers_mut().insert(KEYSIDE_STALE, HeaderValue::from_static("true"));
+        headers.insert(KEYSIDE_STALE, HeaderValue::from_static("true"));
     }
     let age = hit.age.as_secs();
     if age > 0 {
-        reply.headers_mut().insert(AGE, HeaderValue::from(age));
+        headers.insert(AGE, HeaderValue::from(age));
     }
     reply
 }
 
-/// The headers of a fresh value of this revision, made once and copied for each reply.
-fn value_headers(agent: &Agent, cached: &Cached) -> HeaderMap {
+static VALUE_HEADERS: OnceLock<HeaderMap> = OnceLock::new();
+
+fn value_headers() -> HeaderMap {
     let mut headers = plain(200, "application/octet-stream", Bytes::new()).into_parts().0.headers;
-    headers.insert(ETAG, etag(agent.resolver.instance(), cached.revision));
-    headers.insert(KEYSIDE_VERSION, header_text(&cached.secret.description.version));
+    headers.insert(ETAG, HeaderValue::from_static(""));
+    headers.insert(KEYSIDE_VERSION, HeaderValue::from_static(""));
     headers.insert(KEYSIDE_STALE, HeaderValue::from_static("false"));
     headers.insert(AGE, HeaderValue::from_static("0"));
     headers
@@ -234,7 +237,13 @@ pub(super) fn want(headers: &HeaderMap) -> Want {
 
 /// Returns `"<instance>-<revision>"`.
 pub(super) fn etag(instance: &str, revision: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{instance}-{revision}\"")).expect("an instance id is hexadecimal")
+    let mut tag = String::with_capacity(instance.len() + 23);
+    tag.push('"');
+    tag.push_str(instance);
+    tag.push('-');
+    let _ = write!(tag, "{revision}");
+    tag.push('"');
+    HeaderValue::try_from(tag).expect("an instance id is hexadecimal")
 }
 
 fn matches_etag(headers: &HeaderMap, etag: &HeaderValue) -> bool {

@@ -16,6 +16,8 @@ use crate::resolver::{Miss, Resolver};
 /// Seconds after which a transient failure may be tried again.
 const RETRY_SECONDS: &str = "1";
 
+const LIST_HINT: &str = "`keyside secret list` shows what is there";
+
 const KEYSIDE_PROTOCOL: HeaderName = HeaderName::from_static("keyside-protocol");
 
 /// A request that was not done, and why.
@@ -81,7 +83,9 @@ impl ApiError {
     pub fn from_miss(resolver: &Resolver, name: &str, miss: &Miss, near: Option<String>) -> Self {
         let error = Self::new(code_of(&miss.error), describe(resolver, name, miss));
         let error = if miss.error.is_transient() { error.retry() } else { error };
-        match miss.error.hint().map(str::to_owned).or_else(|| near.map(|near| format!("did you mean `{near}`?"))) {
+        let near = near.map(|near| format!("did you mean `{near}`?"));
+        let listed = (miss.error == BackendError::NotFound).then(|| LIST_HINT.to_owned());
+        match miss.error.hint().map(str::to_owned).or(near).or(listed) {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -90,12 +94,14 @@ impl ApiError {
     /// The reply for a write that did not happen.
     pub fn from_write(backend: &str, name: &str, error: WriteError) -> Self {
         match error {
-            WriteError::Exists(what) => Self::new(Code::Conflict, what),
+            WriteError::Exists(what) => Self::new(Code::Conflict, what)
+                .hint("change it instead (PATCH, or `keyside secret update`), or take another name"),
             WriteError::Ambiguous { what } => {
                 Self::new(Code::Conflict, what).hint("name one with ?scope=private or ?scope=public")
             }
             WriteError::KeyNotFound(key) => {
                 Self::new(Code::KeyNotFound, format!("secret `{name}` in back-end `{backend}` has no key `{key}`"))
+                    .hint("nothing was changed; leave that key out")
             }
             WriteError::Invalid { what, hint } => {
                 let error = Self::new(Code::InvalidRequest, what);
@@ -107,7 +113,7 @@ impl ApiError {
             WriteError::VersionMismatch => Self::new(Code::PreconditionFailed, format!("secret `{name}` has changed"))
                 .hint("read it again, then repeat the change"),
             WriteError::Backend(BackendError::NotFound) => {
-                Self::new(Code::SecretNotFound, format!("no secret `{name}` in back-end `{backend}`"))
+                Self::new(Code::SecretNotFound, format!("no secret `{name}` in back-end `{backend}`")).hint(LIST_HINT)
             }
             WriteError::Backend(error) => {
                 let reply = Self::new(code_of(&error), error.to_string());

@@ -92,7 +92,8 @@ fn collect(args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
 
 fn strings_of(file: &Path) -> Result<Vec<Found>, Failure> {
     let named = |what: String| Failure::usage(format!("{}: {what}", printable(&file.to_string_lossy())));
-    let text = read_text(file).map_err(named)?;
+    let text =
+        read_text(file).map_err(|what| named(what).hint("check the path after --file, and whether you may read it"))?;
     source::strings(file, &text)
         .map_err(|error| named(error.to_string()).hint("only YAML, JSON, TOML and dotenv files are read"))
 }

@@ -34,6 +34,12 @@ Words:
   rename NAME -n NEW-NAME       give it another name
   export NAME                   write it to a YAML file
 
+Examples:
+  keyside secret create mlflow_secret --username=admin --password=@password.txt
+  keyside secret list
+  keyside secret update mlflow_secret --password=@new.txt
+  keyside secret delete mlflow_secret -y
+
 `keyside secret WORD --help` says more. A back-end is written to only where the agent's
 configuration says `writable = true`.
 ";
