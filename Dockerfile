@@ -29,7 +29,7 @@ FROM source AS build-exec
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/source/target,sharing=locked \
     host="$(rustc --print host-tuple)" \
-    && RUSTFLAGS='-C target-feature=+crt-static' \
+    && RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
     cargo build --profile wrapper --locked --target "${host}" -p keyside-exec-wrapper \
     && install -D "target/${host}/wrapper/keyside-exec" /out/keyside-exec
 

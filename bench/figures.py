@@ -37,7 +37,7 @@ def figures(rows):
     load = {(row["target"], row["fresh"], row["connections"]): row for row in rows if "target" in row}
     spawn = {row["command"].split()[0].rsplit("/", 1)[-1]: row for row in rows if "command" in row}
     echo, agent, hyper = (load[name, False, 1] for name in ("echo of 1024 B", "agent", "plain-hyper"))
-    fresh, crowd = load["agent", True, 1], load["agent", False, 64]
+    thousand, fresh, crowd = load["agent-1000", False, 1], load["agent-1000", True, 1], load["agent-1000", False, 64]
     bare, wrapper, least = (spawn[name] for name in ("true", "keyside-exec", "least-wrapper"))
 
     def bar(what, floor, figure, ratio, highest):
@@ -57,6 +57,8 @@ def figures(rows):
         ["beside it", "figure", "ratio to the floor"],
         beside("plain hyper instead of the agent, p50", hyper["p50_us"], hyper["ratio_p50"]),
         beside("the same, CPU of the server", hyper["server_us"], hyper["ratio_cpu"]),
+        beside("warm reads of 1,000 secrets in turn, p50", thousand["p50_us"], thousand["ratio_p50"]),
+        beside("the same, CPU of the server", thousand["server_us"], thousand["ratio_cpu"]),
         beside("warm read of one key, p99", agent["p99_us"], agent["p99_us"] / echo["p99_us"]),
         beside("warm read on a new connection, p50", fresh["p50_us"], fresh["ratio_p50"]),
         beside("the least wrapper instead of keyside-exec", least["p50_us"], least["ratio_p50"]),

@@ -24,7 +24,7 @@ target=$(rustc --print host-tuple)
 cargo build --release --locked -p keyside
 cargo build --release --locked --manifest-path bench/Cargo.toml
 # The wrappers as they are shipped: small and static. `--target` keeps the flag away from build scripts and proc-macros.
-static() { RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile wrapper --locked --target "$target" "$@"; }
+static() { RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' cargo build --profile wrapper --locked --target "$target" "$@"; }
 static -p keyside-exec-wrapper
 static --manifest-path bench/Cargo.toml --bin least-wrapper
 keyside=$CARGO_TARGET_DIR/release/keyside
@@ -81,11 +81,12 @@ fi
 } >"$room/machine"
 
 path='/v1/secrets/secret-{n}/password'
-agent=(--socket "$room/agent.sock" --name agent --http "$path" --keys 1000)
+one=(--socket "$room/agent.sock" --name agent --http "${path/\{n\}/0}")
+agent=(--socket "$room/agent.sock" --name agent-1000 --http "$path" --keys 1000)
 hyper=(--socket "$room/hyper.sock" --name plain-hyper --http "$path" --keys 1000)
 options=(--json --pin "$cpu" --rounds 15 --seconds 0.5)
 {
-    "$bench" load --echo-floor 1024 "${options[@]}" "${agent[@]}" "${hyper[@]}" "${agent[@]}" --fresh
+    "$bench" load --echo-floor 1024 "${options[@]}" "${one[@]}" "${agent[@]}" "${hyper[@]}" "${agent[@]}" --fresh
     "$bench" load --connections 64 "${options[@]}" --rounds 5 "${agent[@]}"
     clean "$bench" spawn --json --pin "$cpu" --rounds 500 -- /bin/true \
         --and "$wrappers/keyside-exec" --socket "$room/agent.sock" --env 'PASSWORD={{secret-0.password}}' -- /bin/true \
