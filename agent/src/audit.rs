@@ -27,8 +27,8 @@ pub struct Draft {
     pub operation: &'static str,
     /// The grants that matched.
     pub grant: String,
-    /// Secret and key names, as `name` or `name.key`.
-    pub secrets: Vec<String>,
+    /// Which secrets and keys it is about.
+    pub secrets: Vec<Subject>,
     /// `hit`, `stale` or `miss`.
     pub cache: &'static str,
     /// The back-end that answered.
@@ -41,6 +41,28 @@ pub struct Draft {
     pub outside: bool,
 }
 
+/// One secret, or one key of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// The secret's name.
+    pub secret: String,
+    /// The key; absent for the whole secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl Subject {
+    /// A whole secret.
+    pub fn secret(name: &str) -> Self {
+        Self { secret: name.to_owned(), key: None }
+    }
+
+    /// One key of a secret.
+    pub fn key(name: &str, key: &str) -> Self {
+        Self { secret: name.to_owned(), key: Some(key.to_owned()) }
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
@@ -51,7 +73,7 @@ struct Line<'a> {
     pid: Option<u32>,
     grant: &'a str,
     operation: &'a str,
-    secrets: &'a [String],
+    secrets: &'a [Subject],
     verdict: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
@@ -114,7 +136,8 @@ impl Audit {
         }
         let denied = draft.outside || matches!(code, Some(Code::PeerRefused | Code::ReadOnly | Code::BackendDenied));
         let Some(queue) = &self.queue else {
-            let (uid, operation, secrets) = (peer.uid, draft.operation, draft.secrets.join(" "));
+            let names: Vec<_> = draft.secrets.iter().map(|subject| subject.secret.as_str()).collect();
+            let (uid, operation, secrets) = (peer.uid, draft.operation, names.join(" "));
             if denied {
                 tracing::warn!(uid, operation, secrets, code = code.map(Code::as_str), "refused");
             } else if draft.write {
@@ -229,7 +252,7 @@ mod tests {
         let log = Audit::open_log(&AuditSettings { path: Some(path.clone()), required: true }).expect("writable");
         let audit = Audit::start(log, true).expect("a thread");
         let peer = Peer { uid: 7, gid: 8, pid: None, groups: Vec::new(), embedded: false };
-        let draft = Draft { operation: "read", secrets: vec!["db.password".to_owned()], ..Draft::default() };
+        let draft = Draft { operation: "read", secrets: vec![Subject::key("db", "password")], ..Draft::default() };
         audit.record(&draft, &peer, None, Duration::from_millis(2));
         audit.record(&draft, &peer, Some(Code::PeerRefused), Duration::ZERO);
         audit.record(&Draft::default(), &peer, None, Duration::ZERO);
@@ -239,7 +262,7 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(lines.len(), 2, "a probe is no decision");
         assert_eq!((&lines[0]["verdict"], &lines[1]["verdict"]), (&"allow".into(), &"deny".into()));
-        assert_eq!(lines[0]["secrets"][0], "db.password");
+        assert_eq!(lines[0]["secrets"][0], serde_json::json!({ "secret": "db", "key": "password" }));
         assert!(lines[0].get("pid").is_none());
     }
 }

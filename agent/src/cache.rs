@@ -394,10 +394,18 @@ impl<F: Clone> Cache<F> {
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
         }
-        self.revision += 1;
         self.remove_slot(key);
+        // The same secret may be held for another order of scopes: one version of it has one revision.
+        let held = self.held_elsewhere(key, &secret.description);
+        let cached = match held {
+            Some(cached) => cached,
+            None => {
+                self.revision += 1;
+                Arc::new(Cached { secret, revision: self.revision })
+            }
+        };
+        let secret = &cached.secret;
         let charge = secret.values.byte_size() + key.name.len() + ENTRY_OVERHEAD;
-        let cached = Arc::new(Cached { secret, revision: self.revision });
         // What can never fit is served to those who wait for it and not kept.
         if charge <= self.bounds.max_bytes && self.bounds.max_entries > 0 {
             self.make_room(charge);
@@ -416,6 +424,26 @@ impl<F: Clone> Cache<F> {
             self.entries += 1;
         }
         (Ok(Hit { cached, age, stale: false }), Outcome::Changed)
+    }
+
+    /// Returns the same version of the same secret from the entries for other orders of scopes. An older version found
+    /// there is forgotten: served later, it would turn the revision back.
+    fn held_elsewhere(&mut self, key: Key<'_>, description: &Description) -> Option<Arc<Cached>> {
+        let mut same = None;
+        for scopes in ALL_SCOPES {
+            let other = Key { scopes, ..key };
+            let Some(slot) = self.tables[key.backend][table_index(scopes)].slots.get(key.name) else { continue };
+            let known = &slot.cached.secret.description;
+            if known.id != description.id || known.scope != description.scope {
+                continue;
+            }
+            if known.version == description.version {
+                same = Some(Arc::clone(&slot.cached));
+            } else {
+                self.remove_slot(other);
+            }
+        }
+        same
     }
 
     /// Evicts the least recently used until `charge` more bytes fit, and then some: a sort for each tenth of the budget

@@ -250,6 +250,8 @@ fn lock(path: &Path) -> Result<(File, PathBuf), ListenError> {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&lock_path)
             .map_err(failed)?;
+        // Exact under any umask: after a crash the next agent must be able to open it.
+        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => return Err(ListenError::InUse(path.to_path_buf())),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use keyside_config::{ConfigError, Environment, LoadRequest};
 use keyside_exec_wrapper::client::{ClientError, Reply, encode_segment};
 use keyside_exec_wrapper::connect::{self, ConnectError, Connection};
+use keyside_exec_wrapper::profile;
 use keyside_exec_wrapper::socket::{Located, locate};
 use keyside_exec_wrapper::{AgentMode, Globals as WrapperGlobals};
 use serde::Serialize;
@@ -106,6 +107,7 @@ impl Drop for Session {
 }
 
 fn connect(globals: &Globals, wrapper: &WrapperGlobals, wait: Duration) -> Result<Session, Failure> {
+    refuse_mistakes_in_client_tables(globals)?;
     // Nobody's file decides when the command line or the environment names the socket.
     let configured = match (&globals.socket, globals.agent) {
         (Some(_), _) | (_, Some(AgentArg::Embedded)) => None,
@@ -119,6 +121,15 @@ fn connect(globals: &Globals, wrapper: &WrapperGlobals, wait: Duration) -> Resul
         Ok(connection) => Ok(Session { connection: Some(connection) }),
         Err(error) => Err(no_connection(&error)),
     }
+}
+
+/// Refuses what a client's own tables get wrong: above all what a `./keyside.toml` may not say.
+fn refuse_mistakes_in_client_tables(globals: &Globals) -> Result<(), Failure> {
+    let listed = |mistakes: Vec<profile::Mistake>| {
+        mistaken(mistakes.into_iter().map(|mistake| (mistake.to_string(), Some(mistake.hint))).collect())
+    };
+    let configured = profile::load(globals.config.as_deref(), None).map_err(listed)?;
+    if configured.later.is_empty() { Ok(()) } else { Err(listed(configured.later)) }
 }
 
 /// Tells whether connecting will come down to a private agent, by the wrapper's own rule.
@@ -190,19 +201,30 @@ pub(crate) fn current_program() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Every mistake of a configuration, in its own line.
+/// Every mistake of a configuration, each as an error with its hint.
 pub(crate) fn bad_configuration(error: ConfigError) -> Failure {
-    // One mistake without a place in a file is a sentence of its own.
-    if let [mistake] = error.mistakes.as_slice()
-        && mistake.file.is_none()
-    {
-        return Failure { hint: mistake.hint.clone(), ..Failure::new(Exit::Config, mistake.to_string()) };
-    }
+    mistaken(error.mistakes.into_iter().map(|mistake| (mistake.to_string(), mistake.hint)).collect())
+}
+
+/// Several mistakes, each as an error with its hint.
+fn mistaken(mut mistakes: Vec<(String, Option<String>)>) -> Failure {
+    let (what, hint) = mistakes.pop().unwrap_or_default();
+    let lines = mistakes
+        .into_iter()
+        .flat_map(|(what, hint)| {
+            std::iter::once(format!("keyside: {what}")).chain(hint.map(|hint| format!("hint: {hint}")))
+        })
+        .collect();
+    Failure { lines, hint, ..Failure::new(Exit::Config, what) }
+}
+
+/// Every mistake of a configuration in a line of its own that begins with its place: for `--check-config`.
+pub(crate) fn list_of_mistakes(error: ConfigError) -> Failure {
     let lines: Vec<String> = error
         .mistakes
         .iter()
         .flat_map(|mistake| {
-            std::iter::once(mistake.to_string()).chain(mistake.hint.as_ref().map(|hint| format!("  hint: {hint}")))
+            std::iter::once(mistake.to_string()).chain(mistake.hint.as_ref().map(|hint| format!("hint: {hint}")))
         })
         .collect();
     let count = error.mistakes.len();

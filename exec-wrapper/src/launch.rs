@@ -83,7 +83,8 @@ fn executable(plan: &Plan, candidate: &OsStr) -> Result<(), Errno> {
         Some(directory) => directory.join(candidate),
         None => Path::new(candidate).to_owned(),
     };
-    let stat = rustix::fs::stat(&path)?;
+    // A directory that may not be searched hides whatever is in it: as good as not there, as every shell has it.
+    let stat = rustix::fs::stat(&path).map_err(|error| if error == Errno::ACCESS { Errno::NOENT } else { error })?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::ACCESS);
     }

@@ -184,7 +184,7 @@ fn configure(
             let complaint = |mistake: profile::Mistake| Complaint::new(mistake.to_string(), mistake.hint);
             plan::Mistakes { complaints: mistakes.into_iter().map(complaint).collect(), failures: Vec::new() }
         })?;
-    let profile::Configured { socket, exec } = configured;
+    let profile::Configured { socket, exec, later: _ } = configured;
     if let (None, Some(mode)) = (globals.agent, &exec.agent) {
         let mode = args::agent_mode(mode);
         globals.agent =

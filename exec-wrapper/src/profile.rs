@@ -70,6 +70,8 @@ pub struct Configured {
     pub socket: Option<PathBuf>,
     /// `[exec]` with the chosen profile over it.
     pub exec: ExecSettings,
+    /// Tables for client commands that are not in this version yet; the wrapper passes over them, others must not.
+    pub later: Vec<Mistake>,
 }
 
 /// One mistake in a file or a variable.
@@ -143,6 +145,7 @@ struct Layers<'p> {
     known_profiles: Vec<String>,
     /// With the offset in its file, to tell them in the order a reader meets them.
     mistakes: Vec<(usize, Mistake)>,
+    later: Vec<Mistake>,
 }
 
 /// One file's text, to turn places into lines.
@@ -216,7 +219,10 @@ impl Layers<'_> {
                     }
                 }
                 "profile" => self.read_profiles(&source, &value, whose),
-                "check" | "schema" => {}
+                "check" | "schema" => {
+                    let what = format!("[{}] is not supported in this version yet", key.get_ref());
+                    self.later.push(source.mistake(key.span(), what, "leave the table out").1);
+                }
                 other if whose == Whose::Directory => self.mistakes.push(source.mistake(
                     key.span(),
                     format!("[{other}] may not stand in a keyside.toml of the working directory"),
@@ -378,7 +384,7 @@ impl Layers<'_> {
             Some(profile) => self.exec.overlaid_with(profile),
             None => self.exec,
         };
-        Ok(Configured { socket: self.socket, exec })
+        Ok(Configured { socket: self.socket, exec, later: self.later })
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Problem {
     /// Every failing reference of a resolve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
+    /// The state of each back-end, where the agent is not ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendState>,
 }
 
 /// One reference that could not be resolved.
@@ -224,8 +227,9 @@ pub struct CreateRequest {
     /// Private to the configured user; public by default.
     #[serde(default)]
     pub private: bool,
-    /// The pairs; may be empty.
-    pub values: SecretValues,
+    /// The pairs; may be empty. A null is dropped, as in ZenML.
+    #[serde(default)]
+    pub values: BTreeMap<String, Option<SecretValue>>,
 }
 
 /// `PATCH /v1/secrets/{name}`: merges.

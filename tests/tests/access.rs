@@ -151,5 +151,5 @@ fn every_decision_has_its_line_in_the_audit_log_and_no_line_holds_a_value() {
     assert_eq!(column("verdict"), ["allow", "allow", "error", "allow", "allow"], "{text}");
     assert_eq!(column("cache")[..2], ["miss", "hit"], "{text}");
     assert!(lines.iter().all(|line| line["uid"] == rustix::process::geteuid().as_raw()));
-    assert_eq!(lines[0]["secrets"], json!(["canary.value"]));
+    assert_eq!(lines[0]["secrets"], json!([{ "secret": "canary", "key": "value" }]));
 }

@@ -15,7 +15,7 @@ use super::request::{Query, refuse_what_no_client_of_ours_sends};
 use super::respond::{ApiError, plain, secret_json};
 use super::{Agent, Connection, Reply};
 use crate::access::Viewer;
-use crate::audit::Draft;
+use crate::audit::{Draft, Subject};
 use crate::backend::BackendError;
 use crate::cache::{Cached, Hit, Want};
 use crate::near_miss::nearest;
@@ -34,9 +34,9 @@ pub(super) async fn secret(
 ) -> Result<Reply, ApiError> {
     let selection = Query::parse(request.uri().query(), &["backend", "scope"])?.selection(&agent.resolver)?;
     if !viewer.may_read(name) {
-        return Err(outside(draft, name.to_owned()));
+        return Err(outside(draft, Subject::secret(name)));
     }
-    let found = find(agent, viewer, name, selection, want(request.headers()), draft, || name.to_owned()).await?;
+    let found = find(agent, viewer, name, selection, want(request.headers()), draft, || Subject::secret(name)).await?;
     let cached = &found.hit.cached;
     let etag = etag(agent.resolver.instance(), cached.revision);
     if matches_etag(request.headers(), &etag) {
@@ -77,7 +77,7 @@ pub(super) async fn value(
         None => Selection::default(),
         query => Query::parse(query, &["backend", "scope"])?.selection(&agent.resolver)?,
     };
-    let label = || format!("{name}.{key}");
+    let label = || Subject::key(name, key);
     if !viewer.may_read_key(name, key) {
         return Err(outside(draft, label()));
     }
@@ -177,7 +177,7 @@ async fn find(
     selection: Selection,
     want: Want,
     draft: &mut Draft,
-    label: impl Fn() -> String,
+    label: impl Fn() -> Subject,
 ) -> Result<Found, ApiError> {
     if agent.audit.blocks() {
         return Err(audit_unavailable());
@@ -219,7 +219,7 @@ pub(super) fn audit_unavailable() -> ApiError {
         .retry()
 }
 
-fn outside(draft: &mut Draft, label: String) -> ApiError {
+fn outside(draft: &mut Draft, label: Subject) -> ApiError {
     draft.operation = "read";
     draft.secrets.push(label);
     draft.outside = true;

@@ -201,7 +201,12 @@ pub(super) async fn json<T: DeserializeOwned>(
     pace: &Pace,
 ) -> Result<T, ApiError> {
     let bytes = body(request, limit, pace).await?;
-    // expose: parsed into values that are wiped themselves.
+    // expose: looked at, and parsed into values that are wiped themselves.
+    if bytes.expose().trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        // serde would take a list of the fields in their order for the object.
+        return Err(ApiError::new(Code::InvalidRequest, "the body is not a JSON object")
+            .hint("docs/socket.md shows the body of each route"));
+    }
     serde_json::from_slice(bytes.expose()).map_err(|error| {
         let what = if bytes.is_empty() {
             "this route takes a JSON body".to_owned()

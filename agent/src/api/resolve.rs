@@ -17,7 +17,7 @@ use super::read::{audit_unavailable, cache_state, push_granted, push_state};
 use super::respond::{ApiError, code_of, describe, secret_json};
 use super::{Agent, Connection, Reply, request};
 use crate::access::Viewer;
-use crate::audit::Draft;
+use crate::audit::{Draft, Subject};
 use crate::backend::BackendError;
 use crate::near_miss::nearest;
 use crate::resolver::{Found, Incomplete, Miss};
@@ -58,7 +58,7 @@ pub(super) async fn resolve(
     for reference in wanted.values().flat_map(Wanted::references) {
         let (name, key) = (reference.name(), reference.key());
         if agent.audit.is_on() {
-            draft.secrets.push(format!("{name}.{key}"));
+            draft.secrets.push(Subject::key(name, key));
         }
         // Outside the grant: decided before any look-up.
         if !viewer.may_read(name) {
@@ -71,7 +71,7 @@ pub(super) async fn resolve(
     }
     for name in &asked.secrets {
         if agent.audit.is_on() {
-            draft.secrets.push(name.clone());
+            draft.secrets.push(Subject::secret(name));
         }
         if let Err(error) = check_name(name) {
             let hint = Some(format!("not a secret's name: {error}"));
@@ -112,6 +112,11 @@ pub(super) async fn resolve(
     if agent.audit.is_on() {
         let states: BTreeSet<_> = secrets.values().map(cache_state).collect();
         draft.cache = if states.contains("miss") { "miss" } else { states.first().copied().unwrap_or_default() };
+        let backends: BTreeSet<_> = secrets.values().map(|found| found.backend).collect();
+        let backends = backends.into_iter().map(|backend| agent.resolver.sources()[backend].name.as_str());
+        draft.backend = backends.collect::<Vec<_>>().join(", ");
+        let versions = secrets.values().map(|found| found.hit.cached.secret.description.version.as_str());
+        draft.version = versions.collect::<Vec<_>>().join(", ");
     }
     let values = if failures.is_empty() { render(&wanted, &secrets, &mut failures) } else { BTreeMap::new() };
     match generation {

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use keyside_protocol::PROTOCOL_VERSION;
 use keyside_protocol::code::Code;
 use keyside_protocol::json::SecretBuffer;
-use keyside_protocol::message::{Failure, Problem};
+use keyside_protocol::message::{BackendState, Failure, Problem};
 
 use super::Reply;
 use crate::backend::{BackendError, WriteError};
@@ -26,23 +26,33 @@ pub struct ApiError {
     /// The stable code; its status is the reply's.
     pub code: Code,
     detail: String,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
     failures: Vec<Failure>,
+    backends: Vec<BackendState>,
     retry: bool,
     close: bool,
-    allow: Option<String>,
+    allow: Option<Box<str>>,
 }
 
 impl ApiError {
     /// An error with its code and what failed (lower case, no stop, no value).
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), hint: None, failures: Vec::new(), retry: false, close: false, allow: None }
+        Self {
+            code,
+            detail: detail.into(),
+            hint: None,
+            failures: Vec::new(),
+            backends: Vec::new(),
+            retry: false,
+            close: false,
+            allow: None,
+        }
     }
 
     /// Adds what to try.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
@@ -63,7 +73,7 @@ impl ApiError {
     /// Names the methods that the route takes.
     #[must_use]
     pub fn allow(mut self, methods: String) -> Self {
-        self.allow = Some(methods);
+        self.allow = Some(methods.into());
         self
     }
 
@@ -71,6 +81,13 @@ impl ApiError {
     #[must_use]
     pub fn failures(mut self, failures: Vec<Failure>) -> Self {
         self.failures = failures;
+        self
+    }
+
+    /// Adds the state of each back-end.
+    #[must_use]
+    pub fn backends(mut self, backends: Vec<BackendState>) -> Self {
+        self.backends = backends;
         self
     }
 
@@ -158,8 +175,9 @@ pub fn problem(error: ApiError) -> Reply {
         status,
         code: error.code,
         detail: error.detail,
-        hint: error.hint,
+        hint: error.hint.map(String::from),
         failures: error.failures,
+        backends: error.backends,
     };
     let body = serde_json::to_vec(&problem).expect("a problem holds only text and numbers");
     let mut reply = plain(status, "application/problem+json", Bytes::from(body));

@@ -1,5 +1,6 @@
 //! `health`, `ready`, `status` and `check`: how the agent is, and whether references are there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,11 +9,12 @@ use hyper::body::Incoming;
 use keyside_protocol::code::Code;
 use keyside_protocol::level::ValidationLevel;
 use keyside_protocol::message::{BackendState, CacheState, CheckRequest, ReadyReply, StatusReply};
+use keyside_protocol::reference::Reference;
 
 use super::respond::{ApiError, json};
 use super::{Agent, Connection, Reply, request};
 use crate::access::Viewer;
-use crate::audit::Draft;
+use crate::audit::{Draft, Subject};
 use crate::backend::Scopes;
 use crate::check::check as check_references;
 use crate::clock::Tick;
@@ -40,7 +42,8 @@ pub(super) fn ready(agent: &Agent) -> Result<Reply, ApiError> {
         })
         .collect();
     let hint = backends.iter().find_map(|state| state.hint.clone());
-    let error = ApiError::new(Code::NotReady, format!("back-end {}", waiting.join(", "))).retry();
+    let what = format!("back-end {}", waiting.join(", "));
+    let error = ApiError::new(Code::NotReady, what).backends(backends).retry();
     Err(match hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -105,8 +108,12 @@ pub(super) async fn check(
         }
     };
     if agent.audit.is_on() {
-        draft.secrets.clone_from(&asked.references);
+        let references = asked.references.iter().filter_map(|text| Reference::parse_lenient(text).ok());
+        draft.secrets = references.map(|reference| Subject::key(reference.name(), reference.key())).collect();
     }
     let reply = check_references(&agent.resolver, viewer, &asked.references, level, asked.no_cache).await;
+    draft.cache = if reply.backend_calls == 0 { "hit" } else { "miss" };
+    let backends: BTreeSet<_> = reply.results.iter().filter_map(|result| result.backend.as_deref()).collect();
+    draft.backend = backends.into_iter().collect::<Vec<_>>().join(", ");
     Ok(json(200, &reply))
 }

@@ -352,6 +352,31 @@ async fn a_written_secret_is_served_at_once() {
 }
 
 #[tokio::test]
+async fn a_write_names_only_the_keys_that_its_peer_may_know_of() {
+    let store = store();
+    let mut grant = grant(9, &[("db", Some(&["user"]))]);
+    grant.write = vec![SecretPattern { secret: "db".to_owned(), keys: Some(vec!["user".to_owned()]) }];
+    let setting = setting(&[("store", &store, true)], vec![grant]);
+    let patch = r#"{"values":{"user":"new"}}"#;
+    let answer = setting.ask_as(9, "PATCH", "/v1/secrets/db", &[], patch).await;
+    assert_eq!((answer.status, answer.json()["keys"].clone()), (200, serde_json::json!(["user"])));
+}
+
+#[tokio::test]
+async fn a_null_is_dropped_when_a_secret_is_created_and_a_list_is_no_object() {
+    let store = store();
+    let setting = setting(&[("store", &store, true)], Vec::new());
+    let created = setting.post("/v1/secrets", r#"{"name":"new","values":{"k":"1","n":null}}"#).await;
+    assert_eq!((created.status, created.json()["keys"].clone()), (201, serde_json::json!(["k"])));
+    assert_eq!(setting.post("/v1/secrets", r#"{"name":"bare"}"#).await.status, 201);
+    for (target, body) in
+        [("/v1/secrets", r#"["x",false,{}]"#), ("/v1/resolve", "[]"), ("/v1/check", r#"[["{{db.user}}"]]"#)]
+    {
+        assert_eq!(setting.post(target, body).await.code(), "invalid_request", "{target}");
+    }
+}
+
+#[tokio::test]
 async fn a_conditional_write_compares_with_what_the_back_end_has_now() {
     let store = store();
     let setting = setting(&[("store", &store, true)], Vec::new());
@@ -414,6 +439,7 @@ async fn ready_is_said_after_the_first_answer_and_kept() {
     let answer = setting.get("/v1/ready").await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
     assert!(answer.json()["detail"].as_str().is_some_and(|detail| detail.contains("`store`: unknown")));
+    assert_eq!(answer.json()["backends"][0]["state"], "unknown");
     setting.agent.resolver.list(0).await.expect("listed");
     assert_eq!(setting.get("/v1/ready").await.status, 200);
 }
@@ -439,15 +465,16 @@ async fn every_decision_about_a_secret_is_audited_without_its_value() {
         .iter()
         .map(|line| {
             let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-            (text("operation"), line["secrets"][0].as_str().unwrap_or_default().to_owned(), text("verdict"))
+            let part = |name: &str| line["secrets"][0][name].as_str().unwrap_or_default().to_owned();
+            (text("operation"), format!("{} {}", part("secret"), part("key")), text("verdict"))
         })
         .collect();
     let expected = [
-        ("read", "db.password", "allow"),
-        ("read", "other", "deny"),
-        ("connect", "", "deny"),
-        ("resolve", "db.password", "allow"),
-        ("delete", "db", "deny"),
+        ("read", "db password", "allow"),
+        ("read", "other ", "deny"),
+        ("connect", " ", "deny"),
+        ("resolve", "db password", "allow"),
+        ("delete", "db ", "deny"),
     ];
     assert_eq!(told, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
     assert_eq!((&lines[0]["cache"], &lines[3]["cache"]), (&"miss".into(), &"hit".into()));

@@ -13,7 +13,7 @@ use super::request::{self, Query, valid_key, valid_name};
 use super::respond::{ApiError, json};
 use super::{Agent, Connection, Reply};
 use crate::access::Viewer;
-use crate::audit::Draft;
+use crate::audit::{Draft, Subject};
 use crate::backend::{BackendError, Description, Scope, Scopes, Update, WriteBackend};
 use crate::cache::Want;
 use crate::resolver::Selection;
@@ -37,7 +37,7 @@ pub(super) async fn create(
     let asked: CreateRequest = request::json(request, agent.limits.request, &connection.pace).await?;
     let name = asked.name;
     valid_name(&name)?;
-    asked.values.keys().try_for_each(valid_key)?;
+    asked.values.keys().try_for_each(|key| valid_key(key))?;
     begin(agent, viewer, "create", &name, draft)?;
     require(viewer.may_write_whole(&name), &name)?;
     let target = choose(agent, viewer, selection, None).await?;
@@ -49,9 +49,10 @@ pub(super) async fn create(
         (None, true) => Scope::Private,
         (None, false) => Scope::Public,
     };
-    let result = target.writer.create(&name, scope, asked.values).await;
+    let values = asked.values.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))).collect();
+    let result = target.writer.create(&name, scope, values).await;
     let description = finish(agent, &target, &name, result, draft)?;
-    Ok(json(201, &reply(agent, &target, description, false)))
+    Ok(json(201, &reply(agent, viewer, &target, description, false)))
 }
 
 /// Changes a secret: merges values, `null` removes a key, may rename or change the scope.
@@ -90,7 +91,7 @@ pub(super) async fn update(
         agent.resolver.forget(target.backend, &new);
     }
     let description = finish(agent, &target, name, result, draft)?;
-    Ok(json(200, &reply(agent, &target, description, false)))
+    Ok(json(200, &reply(agent, viewer, &target, description, false)))
 }
 
 /// Deletes a secret.
@@ -109,7 +110,7 @@ pub(super) async fn delete(
     let if_version = precondition(agent, &target, name, &if_match).await?;
     let result = target.writer.delete(name, target.scope, if_version.as_deref()).await;
     let description = finish(agent, &target, name, result, draft)?;
-    Ok(json(200, &reply(agent, &target, description, true)))
+    Ok(json(200, &reply(agent, viewer, &target, description, true)))
 }
 
 fn selection(agent: &Agent, query: Option<&str>) -> Result<Selection, ApiError> {
@@ -126,7 +127,7 @@ fn begin(
 ) -> Result<(), ApiError> {
     draft.operation = operation;
     draft.write = true;
-    draft.secrets.push(name.to_owned());
+    draft.secrets.push(Subject::secret(name));
     if !viewer.may_write(name) && !viewer.may_read(name) {
         draft.outside = true;
         return Err(ApiError::outside_grant());
@@ -247,13 +248,17 @@ fn finish(
     Ok(description)
 }
 
-fn reply(agent: &Agent, target: &Target, description: Description, deleted: bool) -> WriteReply {
+/// Names only the keys that the peer may read or has just been allowed to write.
+fn reply(agent: &Agent, viewer: &Viewer<'_>, target: &Target, description: Description, deleted: bool) -> WriteReply {
+    let name = &description.name;
+    let shown = |key: &String| viewer.may_read_key(name, key) || viewer.may_write_key(name, key);
+    let keys = description.keys.map(|keys| keys.into_iter().filter(shown).collect());
     WriteReply {
         name: description.name,
         id: description.id,
         scope: description.scope_label.map(str::to_owned),
         backend: agent.resolver.sources()[target.backend].name.clone(),
         version: (!deleted).then_some(description.version),
-        keys: if deleted { Some(Vec::new()) } else { description.keys },
+        keys: if deleted { Some(Vec::new()) } else { keys },
     }
 }

@@ -289,6 +289,25 @@ fn an_entry_answers_only_for_the_scopes_it_was_read_in() {
 }
 
 #[test]
+fn one_version_of_a_secret_has_one_revision_whatever_scopes_it_was_asked_for_in() {
+    let mut cache = cache();
+    fill(&mut cache, "a", at(0), "v1");
+    let first = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision);
+    let public = Key { scopes: Scopes::PublicOnly, ..key("a") };
+    let fetch = |cache: &mut Cache<u32>, key: Key<'_>, now: Tick, version: &str| {
+        let LookUp::Lead(lead) = cache.look_up(key, now, Want::Reread, || 1) else { panic!("to be asked") };
+        let (served, _) = cache.complete(key, lead.id, lead.began, now, 1.0, Ok(secret("a", version)));
+        served.ok().map(|hit| hit.cached.revision)
+    };
+    assert_eq!(fetch(&mut cache, public, at(1), "v1"), first);
+    let second = fetch(&mut cache, public, at(2), "v2");
+    assert!(second > first);
+    // The entry that still held the older version is gone: it is asked for again and finds the newer one.
+    assert!(cache.peek(key("a"), at(2)).is_none());
+    assert_eq!(fetch(&mut cache, key("a"), at(3), "v2"), second);
+}
+
+#[test]
 fn values_read_one_after_another_agree_only_if_none_was_replaced() {
     let mut cache = cache();
     fill(&mut cache, "a", at(0), "v1");

@@ -15,7 +15,7 @@ pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> 
             .hint("does a sandbox forbid prctl or setrlimit?")
     })?;
     if args.check_config {
-        load(globals)?;
+        keyside_config::load(&session::load_request(globals)).map_err(session::list_of_mistakes)?;
         output::print(b"configuration ok\n")?;
         return Ok(Exit::Done);
     }

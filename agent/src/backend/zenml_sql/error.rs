@@ -72,6 +72,7 @@ mod code {
     pub(super) const READONLY_ROLLBACK: i32 = 776;
     pub(super) const READONLY_DBMOVED: i32 = 1032;
     pub(super) const READONLY_CANTINIT: i32 = 1288;
+    pub(super) const READONLY_DIRECTORY: i32 = 1544;
     pub(super) const IOERR: i32 = 10;
     pub(super) const CORRUPT: i32 = 11;
     pub(super) const FULL: i32 = 13;
@@ -158,7 +159,10 @@ impl Place {
             (code::READONLY_ROLLBACK, _) => {
                 self.transient("was left in the middle of a write (hot journal) and must be recovered first", RECOVER)
             }
-            (code::READONLY_RECOVERY | code::READONLY_CANTLOCK | code::READONLY_CANTINIT, _) => {
+            (
+                code::READONLY_RECOVERY | code::READONLY_CANTLOCK | code::READONLY_CANTINIT | code::READONLY_DIRECTORY,
+                _,
+            ) if doing != Doing::Writing || code != code::READONLY_DIRECTORY => {
                 self.transient("has a write-ahead log that cannot be opened", WAL)
             }
             (code::READONLY_DBMOVED, _) => self.transient("was moved or replaced", "try again"),

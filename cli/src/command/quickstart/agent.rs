@@ -159,7 +159,7 @@ fn socket_directory() -> Result<PathBuf, Failure> {
             }
         }
     }
-    Err(Failure::new(Exit::No, format!("cannot make a directory for the socket in {last}"))
+    Err(Failure::new(Exit::Config, format!("cannot make a directory for the socket in {last}"))
         .hint("set XDG_RUNTIME_DIR to a directory of your own"))
 }
 

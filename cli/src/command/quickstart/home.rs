@@ -27,7 +27,7 @@ impl Home {
     /// Errors: something else has that name (1); the directory cannot be made.
     pub(super) fn open() -> Result<Self, Failure> {
         let here = std::env::current_dir().map_err(|error| {
-            Failure::new(Exit::No, format!("cannot find the current directory: {}", io_text(&error)))
+            Failure::new(Exit::Config, format!("cannot find the current directory: {}", io_text(&error)))
         })?;
         let mut home = Self::in_directory(&here)?;
         home.is_new = home.store().symlink_metadata().is_err();
@@ -43,7 +43,7 @@ impl Home {
             Ok(()) => home.failing(fs::set_permissions(&home.dir, Permissions::from_mode(0o700)), "make it private")?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => home.check_ours()?,
             Err(error) => {
-                return Err(Failure::new(Exit::No, format!("cannot make {}: {}", home.shown(), io_text(&error)))
+                return Err(Failure::new(Exit::Config, format!("cannot make {}: {}", home.shown(), io_text(&error)))
                     .hint("run it in a directory that you may write to"));
             }
         }
@@ -75,7 +75,7 @@ impl Home {
     /// A directory that somebody else made, or may write to, could hold anything.
     fn check_ours(&self) -> Result<(), Failure> {
         let refuse = |why: &str| {
-            Err(Failure::new(Exit::No, format!("{} {why}", self.shown()))
+            Err(Failure::new(Exit::Config, format!("{} {why}", self.shown()))
                 .hint("move it away, or run quickstart in another directory"))
         };
         let found = self.failing(self.dir.symlink_metadata(), "look at it")?;
@@ -111,7 +111,7 @@ impl Home {
     fn config_text(&self) -> Result<String, Failure> {
         let store = self.store();
         let path = store.to_str().filter(|path| !path.contains('?')).ok_or_else(|| {
-            Failure::new(Exit::No, format!("{} cannot stand in a URL", self.shown()))
+            Failure::new(Exit::Config, format!("{} cannot stand in a URL", self.shown()))
                 .hint("run quickstart in a directory whose path is UTF-8 and without `?`")
         })?;
         // A JSON string is a TOML basic string too.
@@ -149,7 +149,9 @@ impl Home {
     }
 
     fn failing<T>(&self, result: std::io::Result<T>, doing: &str) -> Result<T, Failure> {
-        result.map_err(|error| Failure::new(Exit::No, format!("{}: cannot {doing}: {}", self.shown(), io_text(&error))))
+        result.map_err(|error| {
+            Failure::new(Exit::Config, format!("{}: cannot {doing}: {}", self.shown(), io_text(&error)))
+        })
     }
 }
 
@@ -160,7 +162,7 @@ fn make_store(path: &Path) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot start the runtime: {}", io_text(&error))))?;
     runtime.block_on(keyside_agent::backend::zenml_sql::create_store(path)).map_err(|error| {
-        let mut failure = Failure::new(Exit::No, printable(&error.to_string()));
+        let mut failure = Failure::new(Exit::Config, printable(&error.to_string()));
         failure.hint = error.hint().map(str::to_owned);
         failure
     })
@@ -212,7 +214,7 @@ mod tests {
             let parent = tempfile::tempdir().expect("a directory");
             make(&parent.path().join(".keyside")).expect("made");
             let failure = open(parent.path()).err().expect("refused");
-            assert_eq!(failure.exit, Exit::No, "{}", failure.what);
+            assert_eq!(failure.exit, Exit::Config, "{}", failure.what);
         }
     }
 }

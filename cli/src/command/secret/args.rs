@@ -148,7 +148,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Asked, Failure> {
             "--help" | "-h" | "help" => {
                 Ok(Asked::Help(args.first().and_then(|arg| Verb::ALL.into_iter().find(|verb| arg == verb.word()))))
             }
-            "backup" | "restore" => Err(Failure::not_yet(&format!("secret {word}"))),
+            "backup" | "restore" => Err(Failure::not_yet(&format!("secret {word}")).hint(words())),
             // What ZenML's own habits bring along.
             "register" => Err(unknown_word(&word).hint("the word is `create`")),
             _ => Err(unknown_word(&word).hint(words())),
@@ -341,7 +341,8 @@ impl<'a> Reader<'a> {
             (_, [name]) => {
                 self.args.name = name.to_str().ok_or_else(|| usage("needs a name that is UTF-8"))?.to_owned();
                 if let Err(error) = keyside_protocol::name::check_name(&self.args.name) {
-                    return Err(Failure::usage(format!("{error} is no name of a secret")));
+                    return Err(Failure::usage(format!("{error} is no name of a secret"))
+                        .hint("a name has 1 to 255 characters, none of them a control character"));
                 }
             }
             (verb, _) if verb.takes_pairs() => {
@@ -382,7 +383,8 @@ impl<'a> Reader<'a> {
         if let Some(new_name) = &args.new_name
             && let Err(error) = keyside_protocol::name::check_name(new_name)
         {
-            return Err(Failure::usage(format!("{error} is no name of a secret")));
+            return Err(Failure::usage(format!("{error} is no name of a secret"))
+                .hint("a name has 1 to 255 characters, none of them a control character"));
         }
         Ok(self.args)
     }
@@ -391,9 +393,12 @@ impl<'a> Reader<'a> {
 /// Refuses the one key that ZenML's command line refuses, and what no secret can hold.
 pub(super) fn check_key(key: &str) -> Result<(), Failure> {
     if key == "name" {
-        return Err(Failure::usage("a secret cannot have a key called `name`, as in ZenML"));
+        return Err(
+            Failure::usage("a secret cannot have a key called `name`, as in ZenML").hint("give the key another name")
+        );
     }
-    keyside_protocol::name::check_key(key).map_err(|_| Failure::usage("a key that is empty or holds NUL"))
+    keyside_protocol::name::check_key(key)
+        .map_err(|_| Failure::usage("a key that is empty or holds NUL").hint("write --KEY=VALUE"))
 }
 
 fn boolean(name: &str, text: &OsStr) -> Result<bool, Failure> {

@@ -67,6 +67,15 @@ pub(super) fn list(globals: &Globals, args: &SecretArgs) -> Result<Exit, Failure
             ]
         })
         .collect();
+    if rows.is_empty() && !unavailable.is_empty() {
+        let names = unavailable.join(", ");
+        let names = printable(&names);
+        return Err(Failure::new(
+            Exit::Unavailable,
+            format!("cannot list secrets: back-end {names} cannot be reached"),
+        )
+        .hint("`keyside status` says why"));
+    }
     if rows.is_empty() && args.format == TableFormat::Table {
         crate::output::say("keyside: no secret");
     } else {
