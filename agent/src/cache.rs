@@ -393,6 +393,12 @@ impl<F: Clone> Cache<F> {
                 slot.confirmed = slot.confirmed.max(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
+            if known.id == secret.description.id && slot.cached.secret.values.same_as(&secret.values) {
+                // Touched, not changed: the new version is kept, and to readers it is the same revision.
+                slot.cached = Arc::new(Cached { secret, revision: slot.cached.revision });
+                slot.confirmed = slot.confirmed.max(began);
+                return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
+            }
         }
         self.remove_slot(key);
         // The same secret may be held for another order of scopes: one version of it has one revision.

@@ -69,7 +69,13 @@ pub(super) async fn update(
     let asked: UpdateRequest = request::json(request, agent.limits.request, &connection.pace).await?;
     asked.values.keys().try_for_each(|key| valid_key(key))?;
     begin(agent, viewer, "update", name, draft)?;
-    require(asked.values.keys().all(|key| viewer.may_write_key(name, key)), name)?;
+    for key in asked.values.keys().filter(|key| !viewer.may_write_key(name, key)) {
+        if !viewer.may_read_key(name, key) {
+            draft.outside = true;
+            return Err(ApiError::outside_grant());
+        }
+        require(false, name)?;
+    }
     if let Some(new) = &asked.name {
         valid_name(new)?;
         require(viewer.may_write_whole(name) && viewer.may_write_whole(new), new)?;

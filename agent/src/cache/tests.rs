@@ -25,6 +25,18 @@ fn key(name: &str) -> Key<'_> {
     Key { backend: 0, scopes: Scopes::PrivateFirst, name }
 }
 
+#[test]
+fn a_new_version_with_the_same_values_is_no_change() {
+    let mut cache = cache();
+    fill(&mut cache, "a", at(0), "v1");
+    let before = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision);
+    let touched = Secret { description: description("a", "v2"), ..secret("a", "v1") };
+    let (served, outcome) = answer(&mut cache, "a", at(60), Want::Usual, Ok(touched));
+    assert_eq!(outcome, Outcome::Confirmed);
+    assert_eq!(served.ok().map(|hit| hit.cached.revision), before);
+    assert!(cache.compare(0, &[description("a", "v2")], at(60)).is_empty(), "the new version is known");
+}
+
 fn secret(name: &str, version: &str) -> Secret {
     let values: SecretValues = [("k".to_owned(), SecretValue::copy_of(version.as_bytes()))].into_iter().collect();
     Secret { description: description(name, version), values }

@@ -21,8 +21,18 @@ const MAX_STORED: i64 = 16 * 1024 * 1024;
 /// may still be the old ones, and would pass for the new ones until they expire, so they are read once more.
 const SETTLE: Duration = Duration::from_millis(250);
 
+/// How long after its `updated` a row may still miss the values that belong to it: ZenML may have had to wait for a lock
+/// in between.
+const DOUBT: Duration = Duration::from_secs(5);
+
+/// Ends the version of a secret that was read while its row was young.
+pub(super) const IN_DOUBT: char = '~';
+
+/// Between two looks at a row that has no values yet.
+const CREATION_PAUSE: Duration = Duration::from_millis(100);
+
 /// How often a fetch starts again when the row changes under it.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 20;
 
 /// Whose secrets are visible, in which shape of tables.
 pub(super) struct View {
@@ -76,6 +86,14 @@ impl Row {
     }
 }
 
+/// The answer for a secret that somebody was writing all the time that we looked.
+pub(super) fn being_written(backend: &str, name: &str) -> BackendError {
+    BackendError::Transient {
+        what: format!("back-end `{backend}`: secret `{name}` is being written"),
+        hint: Some("try again".into()),
+    }
+}
+
 impl ZenmlSql {
     pub(super) async fn read_secret(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {
         let mut reader = self.connections.reader().await?;
@@ -110,14 +128,23 @@ impl ZenmlSql {
                 sleep(SETTLE - age).await;
                 continue;
             }
+            let young = age < DOUBT && !self.own_writes.contains(&row.version());
+            if young && matches!(stored, Stored::Nothing) {
+                // ZenML commits a new row before its values.
+                sleep(CREATION_PAUSE).await;
+                continue;
+            }
             let values = self.decode_stored(&row, stored)?;
             self.check_sizes(name, &values)?;
-            return Ok(Secret { description: row.describe(view.era), values });
+            let mut description = row.describe(view.era);
+            if young {
+                // On a busy machine the values may still be on their way. A version that no listing shows makes change
+                // detection read the row again until it is past doubt.
+                description.version.push(IN_DOUBT);
+            }
+            return Ok(Secret { description, values });
         }
-        Err(BackendError::Transient {
-            what: format!("back-end `{}`: secret `{name}` kept changing while it was read", self.place.backend),
-            hint: Some("try again".into()),
-        })
+        Err(being_written(&self.place.backend, name))
     }
 
     pub(super) async fn describe_secrets(

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use keyside_protocol::code::Code;
@@ -138,11 +139,24 @@ fn check_examples(globals: &Globals) -> Result<(), Failure> {
     Err(Failure::new(Exit::No, "the example references do not pass").hint("remove ./.keyside to start over"))
 }
 
+/// Returns PATH with this program's own directory at its end: in the step, `keyside` is found even where it is not
+/// installed yet.
+fn path_with(program: &Path) -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    if let Some(directory) = program.parent() {
+        path.push(":");
+        path.push(directory);
+    }
+    path
+}
+
 /// Runs the step under the wrapper, as a user would, and waits for it.
 fn run_step(home: &Home, agent: &RunningAgent, step: &[OsString], interrupts: &Interrupts) -> Result<Exit, Failure> {
-    let mut command = Command::new(session::current_program()?);
+    let program = session::current_program()?;
+    let mut command = Command::new(&program);
     command
         .env("KEYSIDE_SOCKET", agent.socket())
+        .env("PATH", path_with(&program))
         // Not the user's own [exec], which may name other secrets.
         .arg("--config")
         .arg(home.config())

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::contract::{Case, Subject, run};
-use crate::backend::{Description, Scope};
+use crate::backend::{Description, Scope, Secret};
 use crate::layout::zenml::encode;
 
 /// SQL for a row of a store of ZenML 0.98.
@@ -270,11 +270,18 @@ async fn a_row_is_read_again_when_its_timestamp_has_only_just_been_written() {
     assert_eq!(k(&*backend, "shared", Scopes::PublicOnly).await, "of all");
     let age = super::super::timestamp::age(&now).expect("the past");
     assert!(age >= Duration::from_millis(250), "{age:?}");
-    // The same holds for a secret that has no values yet.
+    // On a busy machine the values may come later still: no listing shows this version, so the row is read again.
+    let Ok(Secret { description: read, .. }) = backend.fetch("shared", Scopes::PublicOnly).await else {
+        panic!("the secret is there");
+    };
+    let listed = backend.list().await.expect("listed");
+    assert!(listed.iter().all(|listed| listed.version != read.version), "{}", read.version);
+    // A row that is new and has no values is being created, one that is old has lost them.
     let now = super::super::timestamp::now();
     store.sql(&format!("UPDATE secret SET updated = '{now}', \"values\" = NULL WHERE name = 'shared'")).await;
+    assert_eq!(error(&*backend, "shared").await, super::super::read::being_written("store", "shared"));
+    store.sql("UPDATE secret SET updated = '2020-01-01 00:00:00.000000' WHERE name = 'shared'").await;
     check_error(&error(&*backend, "shared").await, "unusable", "no values", "");
-    assert!(super::super::timestamp::age(&now).expect("the past") >= Duration::from_millis(250));
 }
 
 /// The contract's levers on a real file.
