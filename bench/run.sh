@@ -86,10 +86,13 @@ agent=(--socket "$room/agent.sock" --name agent-1000 --http "$path" --keys 1000)
 hyper=(--socket "$room/hyper.sock" --name plain-hyper --http "$path" --keys 1000)
 options=(--json --pin "$cpu" --rounds 15 --seconds 0.5)
 {
-    "$bench" load --echo-floor 1024 "${options[@]}" "${one[@]}" "${agent[@]}" "${hyper[@]}" "${agent[@]}" --fresh
+    # What has a bar stands alone beside its floor: every further program in the round cools the processor's cache.
+    "$bench" load --echo-floor 1024 "${options[@]}" "${one[@]}"
+    "$bench" load --echo-floor 1024 "${options[@]}" "${agent[@]}" "${hyper[@]}" "${agent[@]}" --fresh
     "$bench" load --connections 64 "${options[@]}" --rounds 5 "${agent[@]}"
     clean "$bench" spawn --json --pin "$cpu" --rounds 500 -- /bin/true \
-        --and "$wrappers/keyside-exec" --socket "$room/agent.sock" --env 'PASSWORD={{secret-0.password}}' -- /bin/true \
+        --and "$wrappers/keyside-exec" --socket "$room/agent.sock" --env 'PASSWORD={{secret-0.password}}' -- /bin/true
+    clean "$bench" spawn --json --pin "$cpu" --rounds 500 -- /bin/true \
         --and "$wrappers/least-wrapper" "$room/agent.sock" /v1/secrets/secret-0/password PASSWORD /bin/true
 } >"$room/rows"
 printf '\n'
