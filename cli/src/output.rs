@@ -11,6 +11,9 @@ use crate::exit::{Exit, Failure};
 ///
 /// A reader that has gone (`keyside ... | head -1`) is no failure: it has all it wanted.
 pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    if keyside_exec_wrapper::stdout_was_closed() {
+        return Err(cannot_write(rustix::io::Errno::BADF));
+    }
     let stdout = io::stdout();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -38,6 +41,7 @@ fn wait_writable() -> Result<(), Failure> {
 
 fn cannot_write(errno: rustix::io::Errno) -> Failure {
     Failure::new(Exit::No, format!("cannot write to standard output: {}", io_text(&errno.into())))
+        .hint("is it open, and is there room on its disk?")
 }
 
 /// Tells whether standard output is a terminal.

@@ -25,3 +25,14 @@ fn a_full_disk_is_a_failure_that_is_said() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("keyside: cannot write to standard output: no space left"), "{stderr}");
 }
+
+#[test]
+fn a_result_is_not_lost_silently_when_standard_output_is_closed() {
+    let mut shell = Command::new("/bin/sh");
+    shell.env_clear().env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    let line = format!("exec '{}' --help >&-", env!("CARGO_BIN_EXE_keyside"));
+    let output = shell.args(["-c", &line]).output().expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.starts_with("keyside: cannot write to standard output: bad file descriptor"), "{stderr}");
+}

@@ -80,6 +80,12 @@ pub enum AgentMode {
     Embedded,
 }
 
+/// Tells whether this program was started with its standard output closed, which Rust's runtime hides by opening
+/// /dev/null in its place.
+pub fn stdout_was_closed() -> bool {
+    sys::closed_stdio().any(|fd| fd == 1)
+}
+
 /// Runs `exec`: `args` is what follows that word. Returns only when the command was not started, or when nothing was
 /// to be started (`--dry-run`, `--check-only`, `--help`).
 pub fn run(globals: Globals, args: Vec<OsString>) -> ExitCode {

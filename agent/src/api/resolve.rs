@@ -14,7 +14,7 @@ use keyside_protocol::template::Template;
 use keyside_protocol::value::SecretValue;
 
 use super::read::{audit_unavailable, cache_state, push_granted, push_state};
-use super::respond::{ApiError, code_of, describe, secret_json};
+use super::respond::{ApiError, LIST_HINT, code_of, describe, secret_json};
 use super::{Agent, Connection, Reply, request};
 use crate::access::Viewer;
 use crate::audit::{Draft, Subject};
@@ -100,8 +100,11 @@ pub(super) async fn resolve(
         {
             let backend = agent.resolver.sources()[found.backend].name.clone();
             let granted = found.hit.cached.secret.values.keys().filter(|key| viewer.may_read_key(name, key));
-            let hint = nearest(key, granted).map(|near| format!("did you mean `{near}`?"));
-            failures.add(reference.to_string(), Code::KeyNotFound, vec![backend], false, hint);
+            let hint = match nearest(key, granted) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("`keyside secret get {name}` shows its keys"),
+            };
+            failures.add(reference.to_string(), Code::KeyNotFound, vec![backend], false, Some(hint));
         }
     }
     for name in &asked.secrets {
@@ -163,7 +166,7 @@ fn add_miss(agent: &Agent, viewer: &Viewer<'_>, failures: &mut Failures, referen
     let backends = miss.asked.iter().map(|backend| agent.resolver.sources()[*backend].name.clone()).collect();
     let hint = if miss.error == BackendError::NotFound {
         let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
-        near.map(|near| format!("did you mean `{near}`?"))
+        Some(near.map_or_else(|| LIST_HINT.to_owned(), |near| format!("did you mean `{near}`?")))
     } else {
         let what = describe(&agent.resolver, name, miss);
         Some(miss.error.hint().map_or_else(|| what.clone(), |hint| format!("{what}; {hint}")))

@@ -16,7 +16,8 @@ use crate::resolver::{Miss, Resolver};
 /// Seconds after which a transient failure may be tried again.
 const RETRY_SECONDS: &str = "1";
 
-const LIST_HINT: &str = "`keyside secret list` shows what is there";
+/// What to try where a name is not there and none is close.
+pub(super) const LIST_HINT: &str = "`keyside secret list` shows what is there";
 
 const KEYSIDE_PROTOCOL: HeaderName = HeaderName::from_static("keyside-protocol");
 
