@@ -63,7 +63,9 @@ TOML
 
 # The last CPU: the first one takes most interrupts.
 cpu=$(python3 -c 'import os; print(max(os.sched_getaffinity(0)))')
-clean taskset --cpu-list "$cpu" "$keyside" --config "$room/keyside.toml" agent >"$room/agent.log" 2>&1 &
+# Without the function: it would be a shell of its own, and killing that would leave the agent behind.
+env -i PATH=/usr/bin:/bin HOME="$room" taskset --cpu-list "$cpu" \
+    "$keyside" --config "$room/keyside.toml" agent >"$room/agent.log" 2>&1 &
 servers+=($!)
 taskset --cpu-list "$cpu" "$CARGO_TARGET_DIR/release/plain-hyper" "$room/hyper.sock" &
 servers+=($!)
