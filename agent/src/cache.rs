@@ -40,6 +40,24 @@ pub struct Policy {
     pub deny_on_identity_failure: bool,
 }
 
+/// What an age means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    Fresh,
+    Stale,
+    Expired,
+}
+
+impl Policy {
+    fn freshness(&self, age: Duration) -> Freshness {
+        match () {
+            () if age >= self.max_stale => Freshness::Expired,
+            () if age >= self.ttl => Freshness::Stale,
+            () => Freshness::Fresh,
+        }
+    }
+}
+
 /// How much may be held.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -249,13 +267,12 @@ impl<F: Clone> Cache<F> {
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
         if let Some(slot) = table.slots.get_mut(key.name) {
             let age = now.since(slot.confirmed);
-            let servable = age < policy.max_stale;
-            let fresh = servable && age < policy.ttl;
+            let freshness = policy.freshness(age);
+            let fresh = freshness == Freshness::Fresh;
             self.uses += 1;
             slot.last_used = self.uses;
             let ask = match want {
-                Want::Usual => !fresh,
-                Want::Confirmed => !fresh,
+                Want::Usual | Want::Confirmed => !fresh,
                 Want::Forced => !fresh || is_due(slot.forced, now),
                 Want::Reread => true,
             };
@@ -264,7 +281,7 @@ impl<F: Clone> Cache<F> {
                 self.counters.hits += 1;
                 return LookUp::Fresh(hit);
             }
-            if want == Want::Usual && servable {
+            if want == Want::Usual && freshness == Freshness::Stale {
                 self.counters.stale_hits += 1;
                 let due = slot.retry_at.is_none_or(|at| now >= at);
                 if !due || table.flights.contains_key(key.name) {
@@ -302,7 +319,7 @@ impl<F: Clone> Cache<F> {
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
         if let Some(slot) = table.slots.get_mut(key.name) {
             let age = now.since(slot.confirmed);
-            if age >= policy.ttl || age >= policy.max_stale {
+            if policy.freshness(age) != Freshness::Fresh {
                 return Recall::Unknown;
             }
             self.uses += 1;
@@ -369,8 +386,9 @@ impl<F: Clone> Cache<F> {
                 slot.failures = slot.failures.saturating_add(1);
                 slot.retry_at = Some(now.after(back_off(slot.failures, spread)));
                 let age = now.since(slot.confirmed);
-                if age < policy.max_stale {
-                    let stale = age >= policy.ttl;
+                let freshness = policy.freshness(age);
+                if freshness != Freshness::Expired {
+                    let stale = freshness == Freshness::Stale;
                     return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale }), Outcome::Unchanged);
                 }
                 self.remove_slot(key);
@@ -600,7 +618,9 @@ impl<F: Clone> Cache<F> {
         let policy = self.policies[key.backend];
         let slot = self.tables[key.backend][table_index(key.scopes)].slots.get(key.name)?;
         let age = now.since(slot.confirmed);
-        (age < policy.max_stale).then(|| Hit { cached: Arc::clone(&slot.cached), age, stale: age >= policy.ttl })
+        let freshness = policy.freshness(age);
+        let stale = freshness == Freshness::Stale;
+        (freshness != Freshness::Expired).then(|| Hit { cached: Arc::clone(&slot.cached), age, stale })
     }
 
     /// Returns the count of all changes so far: two equal readings mean that nothing changed in between.

@@ -652,4 +652,4 @@ pub fn random_share() -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

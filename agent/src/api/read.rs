@@ -83,7 +83,7 @@ pub(super) async fn value(
     }
     let found = find(agent, viewer, name, selection, want(request.headers()), draft, label).await?;
     let cached = &found.hit.cached;
-    if cached.secret.values.get(key).is_none() {
+    let Some(position) = cached.secret.values.position(key) else {
         let backend = &agent.resolver.sources()[found.backend].name;
         let what = format!("secret `{name}` in back-end `{backend}` has no key `{key}`");
         let granted = cached.secret.values.keys().filter(|key| viewer.may_read_key(name, key));
@@ -92,13 +92,12 @@ pub(super) async fn value(
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("`keyside secret get {name}` shows its keys")),
         });
-    }
+    };
     let etag = etag(agent.resolver.instance(), cached.revision);
     if matches_etag(request.headers(), &etag) {
         return Ok(not_modified(etag));
     }
-    let value = cached.secret.values.position(key).expect("the key is there, as was just seen");
-    Ok(value_reply(agent, &found.hit, value))
+    Ok(value_reply(agent, &found.hit, position))
 }
 
 /// Answers `GET /v1/secrets/{name}/{key}` when that needs no waiting and nothing out of the ordinary: a plain path, a

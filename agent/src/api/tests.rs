@@ -8,8 +8,9 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::backend::fake::FakeBackend;
 use crate::backend::{Opened, Scope, Scopes};
-use crate::cache::{Bounds, Policy};
-use crate::resolver::{Source, SourceOptions};
+use crate::cache::Bounds;
+use crate::resolver::Source;
+use crate::resolver::tests::{options, policy};
 
 const OWN_UID: u32 = 7;
 
@@ -26,31 +27,16 @@ fn setting_with_audit(
     grants: Vec<GrantSettings>,
     audit: &AuditSettings,
 ) -> Setting {
-    let policy = Policy {
-        ttl: Duration::from_secs(300),
-        max_stale: Duration::from_secs(3600),
-        negative_ttl: Duration::from_secs(10),
-        deny_on_identity_failure: false,
-    };
     let sources = backends
         .iter()
         .map(|(name, fake, writable)| {
-            let options = SourceOptions {
-                name: (*name).to_owned(),
-                kind: "fake",
-                required: true,
-                denied_means_absent: false,
-                timeout: Duration::from_secs(8),
-                parallelism: 8,
-                polled: true,
-            };
             let reader: Arc<FakeBackend> = Arc::clone(fake);
             let writer: Arc<FakeBackend> = Arc::clone(fake);
-            Source::new(options, Opened { reader, writer: writable.then_some(writer as _) })
+            Source::new(options(name), Opened { reader, writer: writable.then_some(writer as _) })
         })
         .collect();
     let bounds = Bounds { max_bytes: 1 << 20, max_entries: 1000 };
-    let policies = backends.iter().map(|_| policy).collect();
+    let policies = backends.iter().map(|_| policy()).collect();
     let agent = Arc::new(Agent {
         resolver: Arc::new(Resolver::new(sources, policies, bounds, Scopes::PrivateFirst)),
         access: Access::new(OWN_UID, grants),

@@ -1,41 +1,11 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use keyside_config::settings::{GrantSettings, SecretPattern};
 
 use super::*;
 use crate::access::{Access, Peer};
 use crate::backend::fake::FakeBackend;
-use crate::backend::{Opened, Scopes};
-use crate::cache::{Bounds, Policy};
-use crate::resolver::{Source, SourceOptions};
-
-fn resolver(backends: &[(&str, &Arc<FakeBackend>)]) -> Arc<Resolver> {
-    let policy = Policy {
-        ttl: Duration::from_secs(300),
-        max_stale: Duration::from_secs(3600),
-        negative_ttl: Duration::from_secs(10),
-        deny_on_identity_failure: false,
-    };
-    let sources = backends
-        .iter()
-        .map(|(name, fake)| {
-            let options = SourceOptions {
-                name: (*name).to_owned(),
-                kind: "fake",
-                required: true,
-                denied_means_absent: false,
-                timeout: Duration::from_secs(8),
-                parallelism: 8,
-                polled: true,
-            };
-            let reader: Arc<FakeBackend> = Arc::clone(fake);
-            Source::new(options, Opened { reader, writer: None })
-        })
-        .collect();
-    let bounds = Bounds { max_bytes: 1 << 20, max_entries: 1000 };
-    Arc::new(Resolver::new(sources, backends.iter().map(|_| policy).collect(), bounds, Scopes::PrivateFirst))
-}
+use crate::resolver::tests::resolver;
 
 fn peer() -> Peer {
     Peer { uid: 7, gid: 7, pid: None, groups: Vec::new(), embedded: false }

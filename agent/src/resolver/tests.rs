@@ -1,10 +1,12 @@
+//! The resolver on back-ends in memory; [`policy`], [`options`] and [`resolver`] serve the tests above it too.
+
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::backend::Scope;
 use crate::backend::fake::FakeBackend;
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy {
         ttl: Duration::from_secs(300),
         max_stale: Duration::from_secs(3600),
@@ -13,7 +15,7 @@ fn policy() -> Policy {
     }
 }
 
-fn options(name: &str) -> SourceOptions {
+pub(crate) fn options(name: &str) -> SourceOptions {
     SourceOptions {
         name: name.to_owned(),
         kind: "fake",
@@ -25,7 +27,7 @@ fn options(name: &str) -> SourceOptions {
     }
 }
 
-fn resolver(backends: &[(&str, &Arc<FakeBackend>)]) -> Arc<Resolver> {
+pub(crate) fn resolver(backends: &[(&str, &Arc<FakeBackend>)]) -> Arc<Resolver> {
     resolver_of(backends.iter().map(|(name, fake)| (options(name), Arc::clone(fake))).collect())
 }
 
