@@ -6,6 +6,7 @@
 //! * [`canary`]: that value, and the forms it is searched for in.
 //! * [`programs`]: where the built programs and the interpreter are.
 //! * [`run`]: one program, run to its end or kept running.
+//! * [`step`]: a shell under the wrapper.
 //! * [`store`]: ZenML's data, copied from the fixtures.
 //! * [`agent`]: an agent that is ready, and ended with the scenario.
 //! * [`socket_client`]: bytes to the socket and replies from it.
@@ -23,6 +24,7 @@ pub mod programs;
 pub mod remark;
 pub mod run;
 pub mod socket_client;
+pub mod step;
 pub mod store;
 pub mod zenml;
 

@@ -5,23 +5,9 @@ use std::path::PathBuf;
 
 use keyside_tests::eventually::eventually;
 use keyside_tests::remark::remark;
-use keyside_tests::run::Run;
-use keyside_tests::{Agent, Home, programs};
+use keyside_tests::step::{agent, printed, shell};
+use keyside_tests::{Home, programs};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// An agent with what the steps ask for.
-fn agent(home: &Home) -> Agent<'_> {
-    home.agent_with(&home.stocked().backend(""))
-}
-
-/// Runs `script` in a shell under the wrapper.
-fn shell<'h>(home: &'h Home, agent: &Agent<'_>, args: &[&str], script: &str) -> Run<'h> {
-    home.wrapper(args).with(agent).args(["--", "/bin/sh", "-c", script])
-}
-
-fn printed(run: Run<'_>) -> String {
-    run.prints_values().end().expect_code(0).text()
-}
 
 #[test]
 fn files_have_mode_0400_in_directories_of_mode_0700_and_their_paths_are_told() {

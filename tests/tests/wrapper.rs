@@ -8,23 +8,10 @@ use std::time::{Duration, Instant};
 use keyside_tests::eventually::eventually;
 use keyside_tests::remark::remark;
 use keyside_tests::run::Run;
-use keyside_tests::{Agent, Ended, Home, programs};
+use keyside_tests::step::{agent, printed, shell};
+use keyside_tests::{Ended, Home, programs};
 use rustix::process::Signal;
 use serde_json::json;
-
-/// An agent with what the steps ask for.
-fn agent(home: &Home) -> Agent<'_> {
-    home.agent_with(&home.stocked().backend(""))
-}
-
-/// Runs `script` in a shell under the wrapper.
-fn shell<'h>(home: &'h Home, agent: &Agent<'_>, args: &[&str], script: &str) -> Run<'h> {
-    home.wrapper(args).with(agent).args(["--", "/bin/sh", "-c", script])
-}
-
-fn printed(run: Run<'_>) -> String {
-    run.prints_values().end().expect_code(0).text()
-}
 
 #[test]
 fn inherited_references_are_resolved_in_place_and_everything_else_keeps_its_bytes() {
