@@ -217,6 +217,8 @@ mod tests {
             name: name.to_owned(),
             uids: uids.to_vec(),
             gids: gids.to_vec(),
+            exes: Vec::new(),
+            cgroups: Vec::new(),
             read,
             write: Vec::new(),
             admin: false,

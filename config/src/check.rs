@@ -21,11 +21,13 @@ pub(crate) struct Report {
     /// In the order they were found.
     pub(crate) mistakes: Vec<Mistake>,
     places: BTreeMap<Vec<String>, Place>,
+    /// The files that were read or looked for, in that order.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 impl Report {
     pub(crate) fn new(file: Option<&Path>) -> Self {
-        Self { file: file.map(Path::to_owned), mistakes: Vec::new(), places: BTreeMap::new() }
+        Self { file: file.map(Path::to_owned), mistakes: Vec::new(), places: BTreeMap::new(), files: Vec::new() }
     }
 
     /// Adds a mistake at a place.
@@ -238,7 +240,12 @@ impl ValueCheck<'_> {
             (Kind::Texts | Kind::Forms { .. } | Kind::Accounts | Kind::Ids | Kind::Patterns, Node::List(items)) => {
                 self.list(kind, items)
             }
-            (Kind::Accounts, Node::Text(_)) | (Kind::Ids, Node::Integer(_)) => {
+            (Kind::OneOrMore { .. }, Node::List(items)) if items.is_empty() => {
+                self.wrong(&placed.place, "is an empty list; leave it out, or name at least one");
+                None
+            }
+            (Kind::OneOrMore { .. }, Node::List(items)) => self.list(kind, items),
+            (Kind::Accounts | Kind::OneOrMore { .. }, Node::Text(_)) | (Kind::Ids, Node::Integer(_)) => {
                 self.list(kind, std::slice::from_ref(placed))
             }
             (_, Node::Text(text)) if kind.is_text() => self.text(kind, placed, text),
@@ -390,7 +397,9 @@ impl ValueCheck<'_> {
                     _ => self.refused(kind, item),
                 },
                 (Kind::Texts | Kind::Accounts, Node::Text(text)) if !text.is_empty() => Some(text.as_str().into()),
-                (Kind::Forms { fits, .. }, Node::Text(text)) if fits(text) => Some(text.as_str().into()),
+                (Kind::Forms { fits, .. } | Kind::OneOrMore { fits, .. }, Node::Text(text)) if fits(text) => {
+                    Some(text.as_str().into())
+                }
                 _ => self.refused(kind, item),
             };
             values.extend(value);

@@ -1,6 +1,6 @@
 //! Secrets that a setting points at: a variable, a file or a systemd credential.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -28,8 +28,10 @@ pub(crate) fn from_variable(setting: &str, name: &str, environment: &Environment
     Ok(EncryptionKey { text: Zeroizing::new(value.to_owned()), origin: format!("`{setting}` (variable {name})") })
 }
 
-/// Takes the key from a file, without one newline at its end; the error says what is wrong.
-pub(crate) fn from_file(setting: &str, path: &Path) -> Result<EncryptionKey, String> {
+/// Takes the key from a file, without one newline at its end, and adds the file to `files`; the error says what is
+/// wrong.
+pub(crate) fn from_file(setting: &str, path: &Path, files: &mut Vec<PathBuf>) -> Result<EncryptionKey, String> {
+    files.push(path.to_owned());
     let bytes = file::read(path, MAX_KEY_FILE_BYTES, Trust::Any).map_err(|error| {
         let shown = path.display();
         match error {
@@ -49,8 +51,13 @@ pub(crate) fn from_file(setting: &str, path: &Path) -> Result<EncryptionKey, Str
     })
 }
 
-/// Takes the key from a credential that systemd passed; the error says what is wrong.
-pub(crate) fn from_credential(setting: &str, name: &str, environment: &Environment) -> Result<EncryptionKey, String> {
+/// Takes the key from a credential that systemd passed, likewise.
+pub(crate) fn from_credential(
+    setting: &str,
+    name: &str,
+    environment: &Environment,
+    files: &mut Vec<PathBuf>,
+) -> Result<EncryptionKey, String> {
     if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(format!("`{setting}` holds the name of a credential, without a slash"));
     }
@@ -59,7 +66,7 @@ pub(crate) fn from_credential(setting: &str, name: &str, environment: &Environme
         .map(Path::new)
         .filter(|directory| directory.is_absolute())
         .ok_or("the variable CREDENTIALS_DIRECTORY is not set: systemd passed no credentials")?;
-    from_file(setting, &directory.join(name))
+    from_file(setting, &directory.join(name), files)
 }
 
 /// Tells a variable's name from a key that was pasted where the name belongs: a name keeps to one case, and has an

@@ -1,5 +1,6 @@
 //! The whole way from files and variables to settings.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,8 +49,10 @@ enum Unreadable {
 /// # Errors
 /// Every mistake at once. Trying again helps only after something was changed.
 pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
-    let document = read_document(request, Unreadable::Fails)?;
+    let mut files = Vec::new();
+    let document = read_document(request, Unreadable::Fails, &mut files)?;
     let mut report = Report::new(document.as_ref().map(|document| document.path.as_path()));
+    report.files = files;
     let (root, is_sound) = parse(document.as_ref(), &mut report);
     let variables = {
         let known_names = |table: &str| names_in(&root, table);
@@ -86,6 +89,7 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         let backends = match found {
             Ok(found) => {
                 sources.extend(found.sources);
+                report.files.extend(found.config_file);
                 vec![zenml_backend(found.store)]
             }
             Err(mistakes) => {
@@ -102,10 +106,12 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         backends,
         grants: meaning::grants(&written, &mut report),
         limits: meaning::limits(&written.limits),
+        metrics: meaning::metrics(&written.metrics),
         audit: meaning::audit(&written.audit, &mut report),
         exec: written.exec,
         profiles: written.profile,
         sources,
+        files: each_once(std::mem::take(&mut report.files)),
     };
     if report.mistakes.is_empty() { Ok(settings) } else { Err(report.mistakes.into()) }
 }
@@ -122,7 +128,7 @@ pub fn configured_socket(request: &LoadRequest) -> Result<Option<PathBuf>, Confi
             Some(refusal) => Err(refused_socket(&refusal).into()),
         };
     }
-    let document = read_document(request, Unreadable::CountsAsAbsent)?;
+    let document = read_document(request, Unreadable::CountsAsAbsent, &mut Vec::new())?;
     let mut report = Report::new(document.as_ref().map(|document| document.path.as_path()));
     let (root, is_sound) = parse(document.as_ref(), &mut report);
     if !is_sound {
@@ -178,12 +184,24 @@ fn zenml_backend(store: crate::settings::ZenmlSqlSettings) -> BackendSettings {
     }
 }
 
-/// Reads the named file, or the first default one that is there.
-fn read_document(request: &LoadRequest, unreadable: Unreadable) -> Result<Option<Document>, ConfigError> {
+fn each_once(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = BTreeSet::new();
+    files.retain(|file| seen.insert(file.clone()));
+    files
+}
+
+/// Reads the named file, or the first default one that is there; adds what it tried to `files`.
+fn read_document(
+    request: &LoadRequest,
+    unreadable: Unreadable,
+    files: &mut Vec<PathBuf>,
+) -> Result<Option<Document>, ConfigError> {
     if let Some(path) = &request.config {
+        files.push(path.clone());
         return read_text(path, request.uid).map(Some).map_err(|error| error.into_mistake(path).into());
     }
     for path in file::default_paths(&request.environment, request.uid) {
+        files.push(path.clone());
         match read_text(&path, request.uid) {
             Ok(document) => return Ok(Some(document)),
             Err(ReadError::Absent) => {}

@@ -9,13 +9,14 @@ use crate::environment::Environment;
 use crate::key_material;
 use crate::settings::{
     AgentSettings, AuditSettings, BackendKind, BackendSettings, CacheSettings, EncryptionKey, GrantSettings,
-    LimitSettings, ListenerSettings, OnIdentityFailure, Poll, ScopeOrder, SecretPattern, ZenmlSqlSettings,
+    LimitSettings, ListenerSettings, MetricsSettings, OnIdentityFailure, Poll, ScopeOrder, SecretPattern,
+    ZenmlSqlSettings,
 };
 use crate::sqlite_url;
 use crate::suggest;
 use crate::written::{
     Written, WrittenAgent, WrittenAudit, WrittenBackend, WrittenCache, WrittenGrant, WrittenLimits, WrittenListener,
-    WrittenPattern,
+    WrittenMetrics, WrittenPattern,
 };
 
 /// Returns `[agent]`; the validation level is the caller's to override.
@@ -191,8 +192,8 @@ fn encryption_key(
     }
     let key = match setting {
         "encryption_key_env" => key_material::from_variable(setting, value, environment),
-        "encryption_key_file" => key_material::from_file(setting, value.as_ref()),
-        _ => key_material::from_credential(setting, value, environment),
+        "encryption_key_file" => key_material::from_file(setting, value.as_ref(), &mut report.files),
+        _ => key_material::from_credential(setting, value, environment, &mut report.files),
     };
     key.map_err(|what| {
         report.mistake_at(&["backend", name, setting], format!("`{setting}` in [backend.{name}]: {what}"))
@@ -254,8 +255,8 @@ fn one_grant(name: &str, written: &WrittenGrant, report: &mut Report) -> GrantSe
         ("user", written.user.is_none()),
         ("gid", written.gid.is_none()),
         ("group", written.group.is_none()),
-        ("exe", true),
-        ("cgroup", true),
+        ("exe", written.exe.is_none()),
+        ("cgroup", written.cgroup.is_none()),
         ("k8s_namespace", true),
         ("k8s_serviceaccount", true),
     ]
@@ -263,14 +264,23 @@ fn one_grant(name: &str, written: &WrittenGrant, report: &mut Report) -> GrantSe
     .any(|&(key, is_absent)| is_absent && report.place(&["grant", name, key]).is_some());
     let numbers = [&written.uid, &written.gid].into_iter().flatten().map(Vec::len);
     let names = [&written.user, &written.group].into_iter().flatten().map(Vec::len);
-    if !reported && numbers.chain(names).sum::<usize>() == 0 {
-        let what = format!("[grant.{name}] names nobody; give it `uid`, `user`, `gid` or `group`");
+    let accounts: Vec<usize> = numbers.chain(names).collect();
+    // Lists that are all empty name nobody, whatever else is there: left out, they would mean everybody.
+    let names_nobody = if accounts.is_empty() {
+        written.exe.is_none() && written.cgroup.is_none()
+    } else {
+        accounts.iter().all(|&length| length == 0)
+    };
+    if !reported && names_nobody {
+        let what = format!("[grant.{name}] names nobody; give it `uid`, `user`, `gid`, `group`, `exe` or `cgroup`");
         report.mistake_at(&["grant", name], what);
     }
     GrantSettings {
         name: name.to_owned(),
         uids: ids(name, ("uid", &written.uid), ("user", &written.user), accounts::uid_of, report),
         gids: ids(name, ("gid", &written.gid), ("group", &written.group), accounts::gid_of, report),
+        exes: written.exe.iter().flatten().map(PathBuf::from).collect(),
+        cgroups: written.cgroup.clone().unwrap_or_default(),
         read: patterns(&written.read),
         write: patterns(&written.write),
         admin: written.admin,
@@ -319,8 +329,14 @@ pub(crate) fn limits(written: &WrittenLimits) -> LimitSettings {
         header: written.header,
         entries: written.entries,
         connections_per_uid: written.connections_per_uid,
+        watchers_per_uid: written.watchers_per_uid,
         grace: written.grace.0,
     }
+}
+
+/// Returns `[metrics]`.
+pub(crate) fn metrics(written: &WrittenMetrics) -> MetricsSettings {
+    MetricsSettings { listen: written.listen }
 }
 
 /// Returns `[audit]`.

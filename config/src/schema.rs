@@ -1,5 +1,7 @@
 //! The one list of all tables and keys of `keyside.toml`, with type and default.
 
+use std::net::SocketAddr;
+
 /// One table.
 pub(crate) struct Table {
     pub(crate) name: &'static str,
@@ -69,6 +71,11 @@ pub(crate) enum Kind {
         expected: &'static str,
         fits: fn(&str) -> bool,
     },
+    /// One text with a form of its own, or a list of them that is not empty.
+    OneOrMore {
+        expected: &'static str,
+        fits: fn(&str) -> bool,
+    },
     /// A list of names of users or groups, or one of them.
     Accounts,
     /// A list of uids or gids, or one of them.
@@ -108,6 +115,7 @@ impl Kind {
             | Self::Switch
             | Self::Texts
             | Self::Forms { .. }
+            | Self::OneOrMore { .. }
             | Self::Accounts
             | Self::Ids
             | Self::Patterns
@@ -136,6 +144,7 @@ impl Kind {
             Self::Form { expected, .. } => expected.to_owned(),
             Self::Texts => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             Self::Forms { expected, .. } => format!("a list, each of it {expected}"),
+            Self::OneOrMore { expected, .. } => format!("{expected}, or a list of them"),
             Self::Accounts => "a list of names such as [\"alice\"]".to_owned(),
             Self::Ids => "a list of numeric ids such as [1000]".to_owned(),
             Self::Patterns => {
@@ -157,7 +166,7 @@ pub(crate) const TABLES: &[Table] = &[
     Table { name: "grant", shape: Shape::Keyed, keys: GRANT },
     Table { name: "compat", shape: Shape::Later, keys: &[] },
     Table { name: "limits", shape: Shape::Single, keys: LIMITS },
-    Table { name: "metrics", shape: Shape::Later, keys: &[] },
+    Table { name: "metrics", shape: Shape::Single, keys: METRICS },
     Table { name: "audit", shape: Shape::Single, keys: AUDIT },
     Table { name: "schema", shape: Shape::Later, keys: &[] },
     Table { name: "check", shape: Shape::Later, keys: &[] },
@@ -321,8 +330,14 @@ const GRANT: &[Key] = &[
     defaulted("read", Kind::Patterns, "[]"),
     defaulted("write", Kind::Patterns, "[]"),
     defaulted("admin", Kind::Switch, "false"),
-    key("exe", Kind::Later),
-    key("cgroup", Kind::Later),
+    key(
+        "exe",
+        Kind::OneOrMore { expected: "the absolute path of a program, without `.`, `..` or `//`", fits: is_plain },
+    ),
+    key(
+        "cgroup",
+        Kind::OneOrMore { expected: "the path of a cgroup such as \"/system.slice/train-*.service\"", fits: is_plain },
+    ),
     key("k8s_namespace", Kind::Later),
     key("k8s_serviceaccount", Kind::Later),
 ];
@@ -336,6 +351,14 @@ const LIMITS: &[Key] = &[
     defaulted("watchers_per_uid", Kind::Count { least: 1, most: MANY }, "8192"),
     defaulted("grace", DURATION, "\"10s\""),
 ];
+
+const METRICS: &[Key] = &[key(
+    "listen",
+    Kind::Form {
+        expected: "an IP address with a port other than 0, such as \"127.0.0.1:9464\" or \"[::1]:9464\"",
+        fits: is_listen,
+    },
+)];
 
 const AUDIT: &[Key] = &[key("path", Kind::Path), defaulted("required", Kind::Switch, "false")];
 
@@ -375,6 +398,18 @@ const EXEC: &[Key] = &[
     key("agent", word(&["auto", "socket", "embedded"])),
     key("agent_uid", Kind::Count { least: 0, most: MANY - 1 }),
 ];
+
+/// Tells whether the text is a path in the one spelling in which the kernel would show it.
+fn is_plain(text: &str) -> bool {
+    text.strip_prefix('/').is_some_and(|rest| {
+        rest.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains(char::is_control))
+    })
+}
+
+/// Names are not looked up: what a name means may change, and where to listen must not.
+fn is_listen(text: &str) -> bool {
+    text.parse().is_ok_and(|address: SocketAddr| address.port() != 0)
+}
 
 fn is_signal(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-'))

@@ -1,6 +1,7 @@
 //! What was meant: checked settings. Only these types travel; nothing here is read from text twice.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub grants: Vec<GrantSettings>,
     /// `[limits]`.
     pub limits: LimitSettings,
+    /// `[metrics]`.
+    pub metrics: MetricsSettings,
     /// `[audit]`.
     pub audit: AuditSettings,
     /// `[exec]`, parsed so that a mistake shows at once; the wrapper reads it again by itself.
@@ -28,9 +31,14 @@ pub struct Settings {
     pub profiles: BTreeMap<String, ExecSettings>,
     /// Where the settings came from, one line a source, for the log: `FILE`, or `ZenML's environment and FILE`.
     pub sources: Vec<String>,
+    /// The files to look at again: the configuration file and the default paths before it, key files, ZenML's
+    /// `config.yaml` where it was asked. One that was absent is here too. In the order of the looks, each once; as
+    /// named, links not followed, and perhaps relative to the working directory.
+    pub files: Vec<PathBuf>,
 }
 
 /// `[agent]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSettings {
     /// The sockets to listen on. The agent's own is called `agent` and comes first; it is missing when no flag,
     /// variable or file names one: the agent then adds a default path, beside any `[listener.*]` that is here.
@@ -115,7 +123,8 @@ pub enum OnIdentityFailure {
     Deny,
 }
 
-/// One `[backend.NAME]`.
+/// One `[backend.NAME]`. Can be compared, so that a reload knows whether it must be opened anew.
+#[derive(PartialEq, Eq)]
 pub struct BackendSettings {
     /// The key under `[backend]`.
     pub name: String,
@@ -136,6 +145,7 @@ pub struct BackendSettings {
 }
 
 /// The types of back-end that can be configured in this version.
+#[derive(PartialEq, Eq)]
 pub enum BackendKind {
     /// ZenML's own tables in an SQL data base.
     ZenmlSql(ZenmlSqlSettings),
@@ -151,6 +161,7 @@ impl BackendKind {
 }
 
 /// `type = "zenml-sql"`.
+#[derive(PartialEq, Eq)]
 pub struct ZenmlSqlSettings {
     /// The data base file (`sqlite:////abs/path` in the configuration); absolute.
     pub path: PathBuf,
@@ -173,7 +184,19 @@ pub struct EncryptionKey {
     pub origin: String,
 }
 
-/// One `[grant.NAME]`.
+impl PartialEq for EncryptionKey {
+    /// Takes as long whether the keys differ at their beginning or at their end, or not at all.
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.text.as_bytes(), other.text.as_bytes());
+        let difference = ours.iter().zip(theirs).fold(0, |difference, (our, their)| difference | (our ^ their));
+        ours.len() == theirs.len() && std::hint::black_box(difference) == 0 && self.origin == other.origin
+    }
+}
+
+impl Eq for EncryptionKey {}
+
+/// One `[grant.NAME]`. A peer matches when it has one of the uids or gids (any but the overflow uid where both lists are
+/// empty), and one of the programs where `exes` is not empty, and one of the cgroups where `cgroups` is not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantSettings {
     /// The key under `[grant]`.
@@ -182,6 +205,11 @@ pub struct GrantSettings {
     pub uids: Vec<u32>,
     /// Gids, or names already looked up; a peer's own gid or a supplementary one.
     pub gids: Vec<u32>,
+    /// Programs, by absolute path; empty means any.
+    pub exes: Vec<PathBuf>,
+    /// Cgroup paths from the root of the hierarchy, such as `/system.slice/train.service`; `*` stands for any run of
+    /// characters. Empty means any.
+    pub cgroups: Vec<String>,
     /// What may be read.
     pub read: Vec<SecretPattern>,
     /// What may be written.
@@ -212,8 +240,17 @@ pub struct LimitSettings {
     pub entries: usize,
     /// Open connections of one uid.
     pub connections_per_uid: usize,
+    /// Open watch streams of one uid.
+    pub watchers_per_uid: usize,
     /// How long shutdown waits for requests in flight.
     pub grace: Duration,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// Where `/metrics` is served over TCP, beside the socket; the port is never 0. `None`: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[audit]`.

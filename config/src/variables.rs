@@ -98,7 +98,7 @@ fn single(table: &Table, key: &str, text: &str, place: &Place, report: &mut Repo
         Some(kind) if kind.is_text() => as_text(),
         Some(kind) => match (tree::parse_value(text, place), kind) {
             (Some(value), _) => Some(value),
-            (None, Kind::Accounts) if !text.trim_start().starts_with('[') => as_text(),
+            (None, Kind::Accounts | Kind::OneOrMore { .. }) if !text.trim_start().starts_with('[') => as_text(),
             (None, _) => {
                 let what = format!("`{key}` must be {}, written as a TOML value", kind.expected());
                 report.mistake(place, what);

@@ -1,6 +1,7 @@
 //! The layers, merged by figment: defaults, file, environment. Checked one by one, not yet together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -26,6 +27,7 @@ pub(crate) struct Written {
     #[serde(default)]
     pub(crate) grant: BTreeMap<String, WrittenGrant>,
     pub(crate) limits: WrittenLimits,
+    pub(crate) metrics: WrittenMetrics,
     pub(crate) audit: WrittenAudit,
     #[serde(default)]
     pub(crate) exec: ExecSettings,
@@ -88,6 +90,8 @@ pub(crate) struct WrittenGrant {
     pub(crate) user: Option<Vec<String>>,
     pub(crate) gid: Option<Vec<u32>>,
     pub(crate) group: Option<Vec<String>>,
+    pub(crate) exe: Option<Vec<String>>,
+    pub(crate) cgroup: Option<Vec<String>>,
     pub(crate) read: Vec<WrittenPattern>,
     pub(crate) write: Vec<WrittenPattern>,
     pub(crate) admin: bool,
@@ -106,7 +110,13 @@ pub(crate) struct WrittenLimits {
     pub(crate) header: u64,
     pub(crate) entries: usize,
     pub(crate) connections_per_uid: usize,
+    pub(crate) watchers_per_uid: usize,
     pub(crate) grace: Span,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WrittenMetrics {
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]

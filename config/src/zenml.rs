@@ -32,6 +32,8 @@ pub(crate) struct Found {
     pub(crate) store: ZenmlSqlSettings,
     /// Where it came from, one line a source.
     pub(crate) sources: Vec<String>,
+    /// `config.yaml`, whether there is one or not.
+    pub(crate) config_file: Option<PathBuf>,
 }
 
 /// ZenML's global `config.yaml`, as far as it matters here.
@@ -145,6 +147,7 @@ impl<'e> Search<'e> {
                     workspace,
                 },
                 sources: self.sources,
+                config_file: self.config_file,
             }),
             _ => Err(self.mistakes),
         }

@@ -138,6 +138,8 @@ async fn what_is_outside_the_grant_is_missing_without_a_call_a_hint_or_a_back_en
         name: "a".to_owned(),
         uids: vec![7],
         gids: Vec::new(),
+        exes: Vec::new(),
+        cgroups: Vec::new(),
         read: vec![SecretPattern { secret: "db".to_owned(), keys: Some(vec!["k".to_owned()]) }],
         write: Vec::new(),
         admin: false,

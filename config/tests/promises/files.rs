@@ -32,6 +32,24 @@ fn a_named_file_is_read_alone_and_must_be_there() {
 }
 
 #[test]
+fn the_settings_name_every_file_to_look_at_again_the_absent_ones_too() {
+    let scene = Scene::new();
+    let default = scene.path(".config/keyside/keyside.toml");
+    let zenml = scene.write(".config/zenml/config.yaml", "");
+    scene.write(".config/zenml/local_stores/default_zen_store/zenml.db", "");
+    let files = scene.load().files;
+    assert_eq!(files, [default.clone(), "/etc/keyside/keyside.toml".into(), zenml]);
+
+    let key = scene.write("key", "k");
+    let text = format!("{BACKEND}encryption_key_file = \"{}\"\n", key.display());
+    scene.write(".config/keyside/keyside.toml", &text);
+    assert_eq!(scene.load().files, [default, key.clone()]);
+
+    let named = scene.write("named.toml", text);
+    assert_eq!(scene.config(&named).load().files, [named, key]);
+}
+
+#[test]
 fn what_is_no_regular_file_is_named_for_what_it_is() {
     let scene = Scene::new();
     let folder = scene.path("folder");

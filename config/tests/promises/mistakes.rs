@@ -122,14 +122,9 @@ fn a_mode_is_an_octal_text_of_permission_bits() {
 
 #[test]
 fn tables_and_keys_of_later_versions_are_refused_with_their_place() {
-    for (table, rest) in [
-        ("snapshot", ""),
-        ("compat", ""),
-        ("metrics", ""),
-        ("schema", ".warehouse"),
-        ("compat", ".key.step"),
-        ("check", ""),
-    ] {
+    for (table, rest) in
+        [("snapshot", ""), ("compat", ""), ("schema", ".warehouse"), ("compat", ".key.step"), ("check", "")]
+    {
         check(
             &format!("[{table}{rest}]\n"),
             &["keyside.toml:1:2: ", &format!("`[{table}]` is not supported in this version yet")],
@@ -139,7 +134,7 @@ fn tables_and_keys_of_later_versions_are_refused_with_their_place() {
         "[listener.x]\npath = \"/run/x\"\nauth = \"k8s-token\"\n",
         &["keyside.toml:3:8: `auth` = \"k8s-token\" in [listener.x] is not supported in this version yet"],
     );
-    for key in ["exe", "cgroup", "k8s_namespace", "k8s_serviceaccount"] {
+    for key in ["k8s_namespace", "k8s_serviceaccount"] {
         check(
             &format!("[grant.x]\n{key} = [\"/usr/bin/python3\"]\n"),
             &[&format!("keyside.toml:2:1: `{key}` in [grant.x] is not supported in this version yet")],
@@ -263,6 +258,35 @@ fn a_grant_names_somebody_who_exists() {
     for id in ["-1", "4294967295", "99999999999999999999999", "\"root\"", "1.5"] {
         check(&format!("[grant.x]\nuid = [{id}]\n"), &["keyside.toml:2:8: ", "numeric ids"]);
     }
+}
+
+#[test]
+fn a_program_or_cgroup_in_a_grant_is_a_path_as_the_kernel_shows_it() {
+    for key in ["exe", "cgroup"] {
+        for wrong in ["", "python3", "/", "/usr/bin/", "/usr//bin/x", "/usr/./bin/x", "/usr/../bin/x", "/a\\nb"] {
+            check(
+                &format!("[grant.x]\nuid = 1\n{key} = \"{wrong}\"\n"),
+                &["keyside.toml:3:", &format!("`{key}` in [grant.x] must be the ")],
+            );
+        }
+        // Not the same as left out, which would mean any.
+        check(&format!("[grant.x]\nuid = 1\n{key} = []\n"), &["keyside.toml:3:", "is an empty list; leave it out"]);
+        check(&format!("[grant.x]\nuid = []\n{key} = \"/a/b\"\n"), &["[grant.x] names nobody"]);
+        check(&format!("[grant.x]\n{key} = 1\n"), &["or a list of them, not an integer"]);
+    }
+}
+
+#[test]
+fn metrics_are_served_at_a_number_and_never_at_a_name_or_a_port_of_chance() {
+    for wrong in ["localhost:9464", "127.0.0.1", "127.0.0.1:0", ":9464", "0.0.0.0:65536", "9464", "", "http://[::1]:1"]
+    {
+        check(
+            &format!("[metrics]\nlisten = \"{wrong}\"\n"),
+            &["keyside.toml:2:10: `listen` in [metrics] must be an IP address with a port other than 0, such as"],
+        );
+    }
+    check("[metrics]\nlisten = 9464\n", &["keyside.toml:2:10: ", "not an integer"]);
+    check("[metrics]\nport = 9464\n", &["unknown key `port` in [metrics]; there are listen"]);
 }
 
 #[test]

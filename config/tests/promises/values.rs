@@ -65,6 +65,43 @@ fn grants_hold_ids_given_as_numbers_or_names() {
 }
 
 #[test]
+fn a_grant_may_go_by_program_and_cgroup_with_or_without_ids() {
+    let settings = Scene::with_backend_and(
+        "[grant.a]\nuid = 1000\nexe = \"/usr/bin/python3.12\"\n\
+         [grant.b]\ncgroup = [\"/system.slice/train-*.service\", \"/user.slice/x\"]\n",
+    )
+    .variable("KEYSIDE_GRANT__B__EXE", "/opt/train")
+    .load();
+    let [a, b] = settings.grants.as_slice() else { panic!("two grants") };
+    assert_eq!((a.uids.as_slice(), a.exes.as_slice()), (&[1000][..], &[PathBuf::from("/usr/bin/python3.12")][..]));
+    assert!(a.cgroups.is_empty() && b.uids.is_empty() && b.gids.is_empty());
+    assert_eq!(b.exes, [PathBuf::from("/opt/train")]);
+    assert_eq!(b.cgroups, ["/system.slice/train-*.service", "/user.slice/x"]);
+}
+
+#[test]
+fn metrics_are_off_on_tcp_until_an_address_is_given() {
+    assert_eq!(Scene::with_backend_and("").load().metrics.listen, None);
+    for address in ["127.0.0.1:9464", "[::1]:9464", "0.0.0.0:1"] {
+        let settings = Scene::with_backend_and("").variable("KEYSIDE_METRICS__LISTEN", address).load();
+        assert_eq!(settings.metrics.listen, Some(address.parse().expect("an address")));
+    }
+}
+
+#[test]
+fn two_loads_can_be_compared_part_by_part_and_a_changed_key_shows() {
+    let with_key = |key: &str| {
+        let text = format!("{BACKEND}encryption_key_env = \"STORE_KEY\"\n");
+        Scene::with_config(&text).variable("STORE_KEY", key).load()
+    };
+    let (old, same, other) = (with_key("canary-1"), with_key("canary-1"), with_key("canary-2"));
+    assert!(old.backends == same.backends && old.agent == same.agent && old.cache == same.cache);
+    assert!(old.grants == same.grants && old.limits == same.limits && old.audit == same.audit);
+    assert!(old.metrics == same.metrics);
+    assert!(old.backends != other.backends && with_key("canary-11").backends != old.backends);
+}
+
+#[test]
 fn the_agents_socket_comes_first_and_the_flag_takes_its_place() {
     let text = "[agent]\nsocket = \"/run/own.sock\"\nsocket_mode = \"0660\"\nsocket_group = \"0\"\n\
                 [listener.a-team]\npath = \"/run/a.sock\"\nmode = \"0666\"\ngrants = []\n";
