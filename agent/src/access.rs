@@ -29,24 +29,27 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Asks the kernel who connected; for the supplementary groups only where somebody will look at them.
-    pub fn of(socket: &impl AsFd, with_groups: bool) -> std::io::Result<Self> {
+    /// Asks the kernel who connected.
+    pub fn of(socket: &impl AsFd) -> std::io::Result<Self> {
         // nix, not rustix: there a pid of 0, which is how another pid namespace shows, has no representation.
         let credentials = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
         Ok(Self {
             uid: credentials.uid(),
             gid: credentials.gid(),
             pid: u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0),
-            groups: if with_groups { sys::peer_groups(socket.as_fd()) } else { Vec::new() },
+            groups: sys::peer_groups(socket.as_fd()),
             embedded: false,
         })
     }
 }
 
 /// The rules in force.
+#[derive(PartialEq, Eq)]
 pub struct Access {
     own_uid: u32,
     grants: Vec<GrantSettings>,
+    /// The listeners by name; `None` counts every grant.
+    listeners: Vec<(String, Option<Vec<String>>)>,
 }
 
 /// What one peer may do; made anew for every request.
@@ -57,9 +60,10 @@ pub struct Viewer<'a> {
 }
 
 impl Access {
-    /// The rules for an agent that runs as `own_uid`.
-    pub fn new(own_uid: u32, grants: Vec<GrantSettings>) -> Self {
-        Self { own_uid, grants }
+    /// The rules for an agent that runs as `own_uid`. `listeners` are all there are, each by its name with the grants
+    /// that count there (`None`: all of them).
+    pub fn new(own_uid: u32, grants: Vec<GrantSettings>, listeners: Vec<(String, Option<Vec<String>>)>) -> Self {
+        Self { own_uid, grants, listeners }
     }
 
     /// Tells whether any grant is configured.
@@ -67,20 +71,16 @@ impl Access {
         !self.grants.is_empty()
     }
 
-    /// Tells whether any grant goes by group.
-    pub fn asks_for_groups(&self) -> bool {
-        self.grants.iter().any(|grant| !grant.gids.is_empty())
-    }
-
-    /// Says what `peer` may do on a listener where only the `allowed` grants count (`None`: all of them). `None` when
-    /// the peer matches nothing.
-    pub fn viewer(&self, peer: &Peer, allowed: Option<&[String]>) -> Option<Viewer<'_>> {
+    /// Says what `peer`, who came in by `listener`, may do. `None` when the peer matches nothing, and when there is no
+    /// such listener any more.
+    pub fn viewer(&self, peer: &Peer, listener: &str) -> Option<Viewer<'_>> {
         if peer.embedded {
             return Some(Viewer { everything: true, own_uid: true, grants: Vec::new() });
         }
         if peer.uid == OVERFLOW_ID {
             return None;
         }
+        let (_, allowed) = self.listeners.iter().find(|(name, _)| name == listener)?;
         let own_uid = peer.uid == self.own_uid;
         if self.grants.is_empty() {
             return own_uid.then_some(Viewer { everything: true, own_uid, grants: Vec::new() });
@@ -88,7 +88,7 @@ impl Access {
         let grants: Vec<_> = self
             .grants
             .iter()
-            .filter(|grant| allowed.is_none_or(|allowed| allowed.contains(&grant.name)))
+            .filter(|grant| allowed.as_ref().is_none_or(|allowed| allowed.contains(&grant.name)))
             .filter(|grant| {
                 grant.uids.contains(&peer.uid)
                     || grant
@@ -225,51 +225,60 @@ mod tests {
         }
     }
 
+    const HERE: &str = "agent";
+
+    fn access(own_uid: u32, grants: Vec<GrantSettings>) -> Access {
+        Access::new(own_uid, grants, vec![(HERE.to_owned(), None)])
+    }
+
     #[test]
     fn without_grants_only_the_agents_own_uid_reads_and_root_is_nobody_special() {
-        let access = Access::new(1000, Vec::new());
-        assert!(access.viewer(&peer(1000, 1, &[]), None).is_some_and(|viewer| viewer.may_read("x")));
-        assert!(access.viewer(&peer(0, 0, &[]), None).is_none());
-        assert!(access.viewer(&peer(1001, 1, &[]), None).is_none());
+        let access = access(1000, Vec::new());
+        assert!(access.viewer(&peer(1000, 1, &[]), HERE).is_some_and(|viewer| viewer.may_read("x")));
+        assert!(access.viewer(&peer(0, 0, &[]), HERE).is_none());
+        assert!(access.viewer(&peer(1001, 1, &[]), HERE).is_none());
     }
 
     #[test]
     fn with_a_grant_the_agents_own_uid_keeps_status_but_reads_nothing_by_itself() {
-        let access = Access::new(1000, vec![grant("a", &[7], &[], vec![pattern("*", None)])]);
-        let viewer = access.viewer(&peer(1000, 1, &[]), None).expect("own uid");
+        let access = access(1000, vec![grant("a", &[7], &[], vec![pattern("*", None)])]);
+        let viewer = access.viewer(&peer(1000, 1, &[]), HERE).expect("own uid");
         assert!(viewer.is_own_uid() && !viewer.is_granted() && !viewer.may_read("x"));
-        assert!(access.viewer(&peer(7, 1, &[]), None).is_some_and(|viewer| viewer.may_read("x")));
+        assert!(access.viewer(&peer(7, 1, &[]), HERE).is_some_and(|viewer| viewer.may_read("x")));
     }
 
     #[test]
     fn a_supplementary_group_satisfies_a_grant() {
-        let access = Access::new(1, vec![grant("a", &[], &[50], vec![pattern("db", None)])]);
-        assert!(access.viewer(&peer(9, 50, &[]), None).is_some());
-        assert!(access.viewer(&peer(9, 8, &[4, 50]), None).is_some());
-        assert!(access.viewer(&peer(9, 8, &[4]), None).is_none());
+        let access = access(1, vec![grant("a", &[], &[50], vec![pattern("db", None)])]);
+        assert!(access.viewer(&peer(9, 50, &[]), HERE).is_some());
+        assert!(access.viewer(&peer(9, 8, &[4, 50]), HERE).is_some());
+        assert!(access.viewer(&peer(9, 8, &[4]), HERE).is_none());
     }
 
     #[test]
     fn the_overflow_uid_satisfies_nothing() {
-        let access = Access::new(OVERFLOW_ID, vec![grant("a", &[OVERFLOW_ID], &[], vec![pattern("*", None)])]);
-        assert!(access.viewer(&peer(OVERFLOW_ID, 1, &[]), None).is_none());
-        assert!(Access::new(OVERFLOW_ID, Vec::new()).viewer(&peer(OVERFLOW_ID, 1, &[]), None).is_none());
+        let granted = access(OVERFLOW_ID, vec![grant("a", &[OVERFLOW_ID], &[], vec![pattern("*", None)])]);
+        assert!(granted.viewer(&peer(OVERFLOW_ID, 1, &[]), HERE).is_none());
+        assert!(access(OVERFLOW_ID, Vec::new()).viewer(&peer(OVERFLOW_ID, 1, &[]), HERE).is_none());
     }
 
     #[test]
     fn a_grant_of_single_keys_shows_only_those() {
-        let access = Access::new(1, vec![grant("a", &[2], &[], vec![pattern("db", Some(&["pass*"]))])]);
-        let viewer = access.viewer(&peer(2, 2, &[]), None).expect("granted");
+        let access = access(1, vec![grant("a", &[2], &[], vec![pattern("db", Some(&["pass*"]))])]);
+        let viewer = access.viewer(&peer(2, 2, &[]), HERE).expect("granted");
         assert!(viewer.may_read("db") && !viewer.may_read_whole("db"));
         assert!(viewer.may_read_key("db", "password") && !viewer.may_read_key("db", "user"));
         assert!(!viewer.may_read("other"));
     }
 
     #[test]
-    fn a_listener_may_narrow_the_grants_that_count() {
-        let access = Access::new(1, vec![grant("a", &[2], &[], vec![pattern("*", None)])]);
-        assert!(access.viewer(&peer(2, 2, &[]), Some(&["b".to_owned()])).is_none());
-        assert!(access.viewer(&peer(2, 2, &[]), Some(&["a".to_owned()])).is_some());
+    fn a_listener_may_narrow_the_grants_that_count_and_one_that_is_gone_admits_nobody() {
+        let grants = vec![grant("a", &[2], &[], vec![pattern("*", None)])];
+        let listeners = vec![("a".to_owned(), Some(vec!["a".to_owned()])), ("b".to_owned(), Some(Vec::new()))];
+        let access = Access::new(1, grants, listeners);
+        assert!(access.viewer(&peer(2, 2, &[]), "a").is_some());
+        assert!(access.viewer(&peer(2, 2, &[]), "b").is_none());
+        assert!(access.viewer(&peer(2, 2, &[]), "gone").is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! back-end confirmed the value: a fetch, or a change-detection listing that shows the same version.
 //! What each error does to a cached value is decided in [`Cache::complete`] and nowhere else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -223,6 +223,8 @@ pub struct Cache<F> {
     policies: Vec<Policy>,
     bounds: Bounds,
     tables: Vec<[Table<F>; 4]>,
+    /// Places whose back-end is gone: nothing is kept there any more.
+    retired: HashSet<usize>,
     bytes: usize,
     entries: usize,
     absences: usize,
@@ -251,6 +253,7 @@ impl<F: Clone> Cache<F> {
             policies,
             bounds,
             tables,
+            retired: HashSet::new(),
             bytes: 0,
             entries: 0,
             absences: 0,
@@ -258,6 +261,37 @@ impl<F: Clone> Cache<F> {
             next_flight: 0,
             uses: 0,
             counters: Counters::default(),
+        }
+    }
+
+    /// Makes a place for one more back-end and returns its index.
+    pub fn add_backend(&mut self, policy: Policy) -> usize {
+        self.policies.push(policy);
+        self.tables.push(Default::default());
+        self.tables.len() - 1
+    }
+
+    /// Changes how long things of one back-end are served; what is held is judged by it from now on.
+    pub fn set_policy(&mut self, backend: usize, policy: Policy) {
+        self.policies[backend] = policy;
+    }
+
+    /// Changes how much may be held, and evicts what is too much.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        if self.bytes > bounds.max_bytes || self.entries > bounds.max_entries {
+            self.make_room(0);
+        }
+    }
+
+    /// Wipes what is held of a back-end that is gone, for good: a call that is still under way stores nothing.
+    pub fn retire(&mut self, backend: usize) {
+        self.retired.insert(backend);
+        for scopes in ALL_SCOPES {
+            let table = std::mem::take(&mut self.tables[backend][table_index(scopes)]);
+            self.entries -= table.slots.len();
+            self.bytes -= table.slots.values().map(|slot| slot.charge).sum::<usize>();
+            self.absences -= table.absences.len();
         }
     }
 
@@ -431,7 +465,8 @@ impl<F: Clone> Cache<F> {
         let secret = &cached.secret;
         let charge = secret.values.byte_size() + key.name.len() + ENTRY_OVERHEAD;
         // What can never fit is served to those who wait for it and not kept.
-        if charge <= self.bounds.max_bytes && self.bounds.max_entries > 0 {
+        let kept = charge <= self.bounds.max_bytes && self.bounds.max_entries > 0;
+        if kept && !self.retired.contains(&key.backend) {
             self.make_room(charge);
             self.uses += 1;
             let slot = Slot {
@@ -516,6 +551,9 @@ impl<F: Clone> Cache<F> {
                 table.absences.clear();
             }
             self.absences = 0;
+        }
+        if self.retired.contains(&key.backend) {
+            return;
         }
         let until = now.after(self.policies[key.backend].negative_ttl);
         let table = &mut self.tables[key.backend][table_index(key.scopes)];

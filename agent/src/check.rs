@@ -11,7 +11,7 @@ use keyside_protocol::reference::Reference;
 
 use crate::access::Viewer;
 use crate::backend::BackendError;
-use crate::cache::{Key, Want};
+use crate::cache::Want;
 use crate::near_miss::nearest;
 use crate::resolver::{Resolver, Selection};
 
@@ -88,7 +88,7 @@ async fn look_up_all(
         let mut remaining = Vec::new();
         if !no_cache {
             pending.retain(|name| {
-                let hit = resolver.peek(Key { backend, scopes: resolver.scopes(), name });
+                let hit = resolver.peek(backend, resolver.scopes(), name);
                 let Some(hit) = hit.filter(|hit| !hit.stale) else { return true };
                 let keys = hit.cached.secret.values.keys().map(str::to_owned).collect();
                 verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });

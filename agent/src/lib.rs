@@ -2,7 +2,7 @@
 //!
 //! # Layout, in the order of the flow
 //!
-//! * [`mod@run`]: the wiring: settings in, parts built, served, drained.
+//! * [`mod@run`], `reload`: the wiring: settings in, parts built, served, drained; the same again with other settings.
 //! * [`listen`], [`serve`], [`pace`]: sockets, connections and their deadlines.
 //! * [`access`]: which peer may read or write what.
 //! * [`api`]: the routes; the only place that knows HTTP serving.
@@ -31,6 +31,7 @@ pub mod memory;
 mod near_miss;
 pub mod pace;
 pub mod refresh;
+mod reload;
 pub mod resolver;
 pub mod run;
 pub mod serve;
@@ -39,4 +40,5 @@ mod sys;
 pub mod timer;
 
 pub use memory::harden;
+pub use reload::Loader;
 pub use run::{RunOptions, StartError, run};

@@ -148,6 +148,25 @@ impl Listener {
         Ok(())
     }
 
+    /// Takes the mode and group of `settings`, which are for the same path.
+    ///
+    /// Errors: no such group, or the kernel refuses; mode and group are then as they were.
+    pub fn adjust(&mut self, settings: &ListenerSettings) -> Result<(), ListenError> {
+        let path = &self.settings.path;
+        let gid_of = |group: &Option<String>| group.as_deref().map(|group| group_id(group, path)).transpose();
+        let (new, old) = (gid_of(&settings.group)?, gid_of(&self.settings.group)?);
+        if identity_of(path) == Some(self.identity) {
+            let own = rustix::process::getegid().as_raw();
+            let back = || {
+                // As good as can be done: the first failure is the one that is told.
+                let _ = set_access(path, self.settings.mode, old.or(Some(own)));
+            };
+            set_access(path, settings.mode, new.or(old.map(|_| own))).inspect_err(|_| back())?;
+        }
+        self.settings = settings.clone();
+        Ok(())
+    }
+
     /// Returns another handle on the listening socket for the runtime.
     pub fn socket(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
@@ -319,15 +338,20 @@ fn bind_at(path: &Path) -> Result<OwnedFd, ListenError> {
 /// before `bind` would still be cut by the umask.
 fn set_up(path: &Path, socket: &OwnedFd, mode: u32, gid: Option<u32>) -> Result<(u64, u64), ListenError> {
     let failed = |what| move |source: io::Error| ListenError::Io { what, path: path.to_path_buf(), source };
+    set_access(path, mode, gid)?;
+    let found = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
+    listen(socket.as_fd(), BACKLOG).map_err(|error| failed("listen on")(error.into()))?;
+    Ok((found.dev(), found.ino()))
+}
+
+fn set_access(path: &Path, mode: u32, gid: Option<u32>) -> Result<(), ListenError> {
+    let failed = |what| move |source: io::Error| ListenError::Io { what, path: path.to_path_buf(), source };
     // Closed to all until the group is right.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed("set the mode of"))?;
     if let Some(gid) = gid {
         std::os::unix::fs::lchown(path, None, Some(gid)).map_err(failed("set the group of"))?;
     }
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed("set the mode of"))?;
-    let found = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
-    listen(socket.as_fd(), BACKLOG).map_err(|error| failed("listen on")(error.into()))?;
-    Ok((found.dev(), found.ino()))
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed("set the mode of"))
 }
 
 fn group_id(group: &str, path: &Path) -> Result<u32, ListenError> {

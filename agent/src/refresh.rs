@@ -41,7 +41,7 @@ async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval:
             Err(error) => tracing::debug!(backend = source.name, %error, "back-end does not answer"),
         }
         let answered = source.has_answered();
-        if answered && !source.is_polled() {
+        if answered && !resolver.is_polled(backend) {
             return;
         }
         let wait = if answered {

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use keyside_config::settings::{OnIdentityFailure, Poll, ScopeOrder, Settings};
+use keyside_config::settings::{BackendSettings, OnIdentityFailure, Poll, ScopeOrder, Settings};
 use keyside_protocol::message::BackendState;
 use tokio::sync::{Semaphore, watch};
 
@@ -34,7 +34,6 @@ pub struct Source {
     capabilities: Capabilities,
     denied_means_absent: bool,
     timeout: Duration,
-    polled: bool,
     permits: Semaphore,
     breaker: Mutex<Breaker>,
     health: Mutex<Health>,
@@ -97,8 +96,6 @@ pub struct SourceOptions {
     pub timeout: Duration,
     /// Calls at the same time.
     pub parallelism: usize,
-    /// Whether change detection runs for it.
-    pub polled: bool,
 }
 
 impl Source {
@@ -114,7 +111,6 @@ impl Source {
             capabilities,
             denied_means_absent: options.denied_means_absent,
             timeout: options.timeout,
-            polled: options.polled,
             permits: Semaphore::new(options.parallelism.max(1)),
             breaker: Mutex::default(),
             health: Mutex::default(),
@@ -131,11 +127,6 @@ impl Source {
     /// Tells whether a refusal means absence here.
     pub fn denies_by_absence(&self) -> bool {
         self.denied_means_absent
-    }
-
-    /// Tells whether change detection runs for it.
-    pub fn is_polled(&self) -> bool {
-        self.polled
     }
 
     /// Tells whether it has answered at least once, with whatever.
@@ -266,12 +257,47 @@ pub struct Incomplete {
     pub misses: BTreeMap<String, Miss>,
 }
 
-/// All back-ends behind one cache.
+/// All back-ends, in one order, behind one cache. A reload makes another one over the same [`Memory`].
 pub struct Resolver {
     sources: Vec<Arc<Source>>,
-    cache: Mutex<Cache<Flight>>,
+    /// The place of each source in the cache.
+    places: Vec<usize>,
+    memory: Arc<Memory>,
     scopes: Scopes,
+    poll: Poll,
+}
+
+/// What outlives a reload: the values, their revisions, and the id of this run.
+struct Memory {
+    cache: Mutex<Cache<Flight>>,
     instance: String,
+    /// Once ready, ready until shutdown.
+    ready: AtomicBool,
+}
+
+/// A resolver for changed settings that is not in force yet: nothing has changed for the readers of the one before.
+pub struct Heir {
+    resolver: Resolver,
+    policies: Vec<Policy>,
+    bounds: Bounds,
+    /// The places of back-ends that are not among the new ones.
+    gone: Vec<usize>,
+}
+
+impl Heir {
+    /// Puts it in force: what was cached of the back-ends that stay goes on to be served, by the new rules; the rest is
+    /// wiped.
+    pub fn enter(self) -> Arc<Resolver> {
+        {
+            let mut cache = self.resolver.cache();
+            for (place, policy) in self.resolver.places.iter().zip(&self.policies) {
+                cache.set_policy(*place, *policy);
+            }
+            cache.set_bounds(self.bounds);
+            self.gone.iter().for_each(|place| cache.retire(*place));
+        }
+        Arc::new(self.resolver)
+    }
 }
 
 impl Resolver {
@@ -279,58 +305,74 @@ impl Resolver {
     ///
     /// Errors: what [`backend::open`] refuses, with the back-end's name.
     pub fn open(settings: &Settings) -> Result<Self, (String, BackendError)> {
-        let cache = &settings.cache;
         let mut sources = Vec::with_capacity(settings.backends.len());
-        let mut policies = Vec::with_capacity(settings.backends.len());
         for configured in &settings.backends {
-            let opened =
-                backend::open(configured, settings.limits.value).map_err(|error| (configured.name.clone(), error))?;
-            let polled = match cache.poll {
-                Poll::Auto => opened.reader.capabilities().cheap_list,
-                Poll::On => true,
-                Poll::Off => false,
-            };
-            policies.push(Policy {
-                ttl: configured.ttl.unwrap_or(cache.ttl),
-                max_stale: cache.max_stale,
-                negative_ttl: cache.negative_ttl,
-                deny_on_identity_failure: cache.on_identity_failure == OnIdentityFailure::Deny,
-            });
-            let options = SourceOptions {
-                name: configured.name.clone(),
-                kind: configured.kind.type_name(),
-                required: configured.required,
-                denied_means_absent: configured.denied_means_absent,
-                timeout: configured.timeout,
-                parallelism: configured.parallelism,
-                polled,
-            };
-            sources.push(Source::new(options, opened));
+            sources.push(open_source(configured, settings)?);
         }
-        let bounds = Bounds {
-            max_bytes: usize::try_from(cache.max_bytes).unwrap_or(usize::MAX),
-            max_entries: settings.limits.entries,
-        };
-        let scopes = match settings.agent.scope_order {
-            ScopeOrder::PrivateFirst => Scopes::PrivateFirst,
-            ScopeOrder::PublicFirst => Scopes::PublicFirst,
-        };
-        Ok(Self::new(sources, policies, bounds, scopes))
+        let policies = settings.backends.iter().map(|configured| policy(configured, settings)).collect();
+        let mut resolver = Self::new(sources, policies, bounds(settings), scopes(settings));
+        resolver.poll = settings.cache.poll;
+        Ok(resolver)
+    }
+
+    /// Opens what `new` has that `old`, which this resolver was made from, has not.
+    ///
+    /// A back-end whose settings are the same stays open; one that is still the same place keeps what is cached of it.
+    /// Errors: what [`backend::open`] refuses, with the back-end's name; nothing has changed then.
+    pub fn heir(&self, old: &Settings, new: &Settings) -> Result<Heir, (String, BackendError)> {
+        let mut sources = Vec::with_capacity(new.backends.len());
+        let mut kept = Vec::with_capacity(new.backends.len());
+        for configured in &new.backends {
+            let before = old.backends.iter().position(|other| other.name == configured.name);
+            let is_same =
+                before.is_some_and(|at| old.backends[at] == *configured && old.limits.value == new.limits.value);
+            sources.push(match before {
+                Some(at) if is_same => Arc::clone(&self.sources[at]),
+                _ => Arc::new(open_source(configured, new)?),
+            });
+            kept.push(before.filter(|at| old.backends[*at].kind == configured.kind).map(|at| self.places[at]));
+        }
+        let policies: Vec<_> = new.backends.iter().map(|configured| policy(configured, new)).collect();
+        let mut cache = self.cache();
+        let places: Vec<usize> = kept
+            .into_iter()
+            .zip(&policies)
+            .map(|(place, policy)| place.unwrap_or_else(|| cache.add_backend(*policy)))
+            .collect();
+        drop(cache);
+        let gone = self.places.iter().copied().filter(|place| !places.contains(place)).collect();
+        let resolver =
+            Self { sources, places, memory: Arc::clone(&self.memory), scopes: scopes(new), poll: new.cache.poll };
+        Ok(Heir { resolver, policies, bounds: bounds(new), gone })
     }
 
     /// Puts sources, in precedence order and with a policy each, behind one cache.
     pub fn new(sources: Vec<Source>, policies: Vec<Policy>, bounds: Bounds, scopes: Scopes) -> Self {
         Self {
+            places: (0..sources.len()).collect(),
             sources: sources.into_iter().map(Arc::new).collect(),
-            cache: Mutex::new(Cache::new(policies, bounds)),
+            memory: Arc::new(Memory {
+                cache: Mutex::new(Cache::new(policies, bounds)),
+                instance: random_id(),
+                ready: AtomicBool::new(false),
+            }),
             scopes,
-            instance: random_id(),
+            poll: Poll::Auto,
         }
     }
 
     /// Returns the id of this run of the agent; a new one at every start.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.memory.instance
+    }
+
+    /// Tells whether change detection runs for a back-end: by default where one query covers all of its secrets.
+    pub fn is_polled(&self, backend: usize) -> bool {
+        match self.poll {
+            Poll::Auto => self.sources[backend].capabilities.cheap_list,
+            Poll::On => true,
+            Poll::Off => false,
+        }
     }
 
     /// Returns the back-ends in precedence order.
@@ -358,7 +400,7 @@ impl Resolver {
                 continue;
             }
             asked.push(backend);
-            let (result, called) = self.read(Key { backend, scopes, name }, want).await;
+            let (result, called) = self.read(backend, scopes, name, want).await;
             match result {
                 Ok(hit) => return Ok(Found { backend, scopes, hit, called }),
                 Err(BackendError::NotFound) => {}
@@ -375,7 +417,7 @@ impl Resolver {
         let now = Tick::now();
         let mut cache = self.cache();
         for backend in 0..self.sources.len() {
-            match cache.recall(Key { backend, scopes: self.scopes, name }, now) {
+            match cache.recall(self.key(backend, self.scopes, name), now) {
                 Recall::Fresh(hit) => return Some(hit),
                 Recall::Absent => {}
                 Recall::Unknown => return None,
@@ -405,10 +447,11 @@ impl Resolver {
                 return Err(Incomplete { secrets, misses });
             }
             let cache = self.cache();
-            let agreement = cache.agreement(secrets.iter().map(|(name, found)| {
-                let key = Key { backend: found.backend, scopes: found.scopes, name };
-                (key, found.hit.cached.revision)
-            }));
+            let agreement = cache.agreement(
+                secrets
+                    .iter()
+                    .map(|(name, found)| (self.key(found.backend, found.scopes, name), found.hit.cached.revision)),
+            );
             let settled = match agreement {
                 Agreement::Held => true,
                 // Not held may be too large to hold; reading again would not change that.
@@ -416,7 +459,7 @@ impl Resolver {
                 Agreement::Replaced => false,
             };
             if settled {
-                let id = format!("{}-{}", self.instance, cache.revision());
+                let id = format!("{}-{}", self.memory.instance, cache.revision());
                 return Ok(Generation { id, secrets });
             }
             drop(cache);
@@ -432,7 +475,14 @@ impl Resolver {
 
     /// Reads one entry; also tells whether a call was made for it. A reader that goes away does not cancel the call that
     /// others wait for.
-    async fn read(self: &Arc<Self>, key: Key<'_>, want: Want) -> (Result<Hit, BackendError>, bool) {
+    async fn read(
+        self: &Arc<Self>,
+        backend: usize,
+        scopes: Scopes,
+        name: &str,
+        want: Want,
+    ) -> (Result<Hit, BackendError>, bool) {
+        let key = self.key(backend, scopes, name);
         let mut sender = None;
         let look_up = self.cache().look_up(key, Tick::now(), want, || {
             let (send, receive) = watch::channel(None);
@@ -444,7 +494,7 @@ impl Resolver {
             LookUp::Absent(error) => return (Err(error), false),
             LookUp::Stale { hit, lead } => {
                 if let Some((lead, sender)) = lead.zip(sender) {
-                    self.launch(key, lead, sender);
+                    self.launch(backend, key, lead, sender);
                 }
                 return (Ok(hit), false);
             }
@@ -452,7 +502,7 @@ impl Resolver {
             LookUp::Lead(lead) => {
                 let flight = lead.flight.clone();
                 if let Some(sender) = sender {
-                    self.launch(key, lead, sender);
+                    self.launch(backend, key, lead, sender);
                 }
                 flight
             }
@@ -462,15 +512,17 @@ impl Resolver {
 
     fn launch(
         self: &Arc<Self>,
+        backend: usize,
         key: Key<'_>,
         lead: Lead<Flight>,
         sender: watch::Sender<Option<Result<Hit, BackendError>>>,
     ) {
         let resolver = Arc::clone(self);
-        let (backend, scopes, name) = (key.backend, key.scopes, key.name.to_owned());
+        let (place, scopes, name) = (key.backend, key.scopes, key.name.to_owned());
         tokio::spawn(async move {
-            let call = Call { resolver: &resolver, key: Key { backend, scopes, name: &name }, id: lead.id };
             let source = &resolver.sources[backend];
+            let key = Key { backend: place, scopes, name: &name };
+            let call = Call { memory: &resolver.memory, source, key, id: lead.id };
             let result = source.call(Reads::Values, source.reader.fetch(&name, scopes)).await;
             let served = call.complete(lead.began, result);
             // Nobody may be waiting any more: a stale value was served meanwhile.
@@ -496,7 +548,7 @@ impl Resolver {
         let listing = source.call(Reads::Names, source.reader.list()).await?;
         *lock(&source.listed) = Some(listing.iter().map(|description| description.name.clone()).collect());
         if source.capabilities.cheap_list {
-            let again = self.cache().compare(backend, &listing, asked);
+            let again = self.cache().compare(self.places[backend], &listing, asked);
             for (scopes, name) in again {
                 self.reread(backend, scopes, name);
             }
@@ -507,7 +559,7 @@ impl Resolver {
     fn reread(self: &Arc<Self>, backend: usize, scopes: Scopes, name: String) {
         let resolver = Arc::clone(self);
         tokio::spawn(async move {
-            let (result, _) = resolver.read(Key { backend, scopes, name: &name }, Want::Reread).await;
+            let (result, _) = resolver.read(backend, scopes, &name, Want::Reread).await;
             if let Err(error) = result {
                 tracing::debug!(secret = name, backend = resolver.sources[backend].name, %error, "changed and gone");
             }
@@ -537,13 +589,13 @@ impl Resolver {
     }
 
     /// Returns what would be served now without asking anybody; not counted as a read.
-    pub fn peek(&self, key: Key<'_>) -> Option<Hit> {
-        self.cache().peek(key, Tick::now())
+    pub fn peek(&self, backend: usize, scopes: Scopes, name: &str) -> Option<Hit> {
+        self.cache().peek(self.key(backend, scopes, name), Tick::now())
     }
 
     /// Forgets everything about `name` in `backend`, after a write.
     pub fn forget(&self, backend: usize, name: &str) {
-        self.cache().forget(backend, name);
+        self.cache().forget(self.places[backend], name);
     }
 
     /// Returns the counters, the number of entries and their bytes.
@@ -556,7 +608,7 @@ impl Resolver {
     pub fn cached_names(&self) -> Vec<String> {
         let cache = self.cache();
         let mut names: Vec<String> =
-            (0..self.sources.len()).flat_map(|backend| cache.names(backend)).map(str::to_owned).collect();
+            self.places.iter().flat_map(|place| cache.names(*place)).map(str::to_owned).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -567,9 +619,14 @@ impl Resolver {
         self.sources.iter().map(|source| source.calls.load(Ordering::Relaxed)).sum()
     }
 
-    /// Tells whether every required back-end has answered once.
+    /// Tells whether every required back-end has answered once; once true, true for this run.
     pub fn is_ready(&self) -> bool {
-        self.sources.iter().all(|source| !source.required || source.has_answered())
+        let ready = &self.memory.ready;
+        if !ready.load(Ordering::Relaxed) && self.sources.iter().all(|source| !source.required || source.has_answered())
+        {
+            ready.store(true, Ordering::Relaxed);
+        }
+        ready.load(Ordering::Relaxed)
     }
 
     /// Wipes the cache and closes the back-ends.
@@ -581,14 +638,56 @@ impl Resolver {
         }
     }
 
+    fn key<'k>(&self, backend: usize, scopes: Scopes, name: &'k str) -> Key<'k> {
+        Key { backend: self.places[backend], scopes, name }
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache<Flight>> {
-        lock(&self.cache)
+        lock(&self.memory.cache)
+    }
+}
+
+fn open_source(configured: &BackendSettings, settings: &Settings) -> Result<Source, (String, BackendError)> {
+    let opened = backend::open(configured, settings.limits.value).map_err(|error| (configured.name.clone(), error))?;
+    let options = SourceOptions {
+        name: configured.name.clone(),
+        kind: configured.kind.type_name(),
+        required: configured.required,
+        denied_means_absent: configured.denied_means_absent,
+        timeout: configured.timeout,
+        parallelism: configured.parallelism,
+    };
+    Ok(Source::new(options, opened))
+}
+
+fn policy(configured: &BackendSettings, settings: &Settings) -> Policy {
+    let cache = &settings.cache;
+    Policy {
+        ttl: configured.ttl.unwrap_or(cache.ttl),
+        max_stale: cache.max_stale,
+        negative_ttl: cache.negative_ttl,
+        deny_on_identity_failure: cache.on_identity_failure == OnIdentityFailure::Deny,
+    }
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        max_bytes: usize::try_from(settings.cache.max_bytes).unwrap_or(usize::MAX),
+        max_entries: settings.limits.entries,
+    }
+}
+
+fn scopes(settings: &Settings) -> Scopes {
+    match settings.agent.scope_order {
+        ScopeOrder::PrivateFirst => Scopes::PrivateFirst,
+        ScopeOrder::PublicFirst => Scopes::PublicFirst,
     }
 }
 
 /// One call under way; gives its place up if it ends without an answer, so that later readers do not wait for it.
 struct Call<'a> {
-    resolver: &'a Resolver,
+    memory: &'a Memory,
+    source: &'a Source,
     key: Key<'a>,
     id: u64,
 }
@@ -596,20 +695,15 @@ struct Call<'a> {
 impl Call<'_> {
     fn complete(&self, began: Tick, result: Result<Secret, BackendError>) -> Result<Hit, BackendError> {
         let (served, outcome) =
-            self.resolver.cache().complete(self.key, self.id, began, Tick::now(), random_share(), result);
-        tracing::debug!(
-            secret = self.key.name,
-            backend = self.resolver.sources[self.key.backend].name,
-            ?outcome,
-            "back-end call ended"
-        );
+            lock(&self.memory.cache).complete(self.key, self.id, began, Tick::now(), random_share(), result);
+        tracing::debug!(secret = self.key.name, backend = self.source.name, ?outcome, "back-end call ended");
         served
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.resolver.cache().abandon(self.key, self.id);
+        lock(&self.memory.cache).abandon(self.key, self.id);
     }
 }
 

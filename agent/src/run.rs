@@ -2,36 +2,44 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use keyside_config::settings::{ListenerSettings, Settings};
 use rustix::thread::CapabilitySet;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::access::Access;
-use crate::api::Agent;
+use crate::api::{Agent, Current};
 use crate::audit::Audit;
 use crate::backend::BackendError;
 use crate::clock::Tick;
 use crate::listen::{ListenError, Listener, default_path};
 use crate::memory::drop_capabilities;
 use crate::refresh;
+use crate::reload::{self, Files, Loader, Reading};
 use crate::resolver::Resolver;
-use crate::serve::{serve, serve_embedded};
+use crate::serve::{Hall, serve_embedded};
 use crate::shutdown::Signals;
 use crate::timer::Timer;
+
+/// The name of the listener that `[agent] socket`, or a default path, stands for.
+const OWN_LISTENER: &str = "agent";
 
 /// How the agent runs beside its settings.
 #[derive(Default)]
 pub struct RunOptions {
-    /// Serve this one connection, as its peer's private agent, and nothing else: no listener, no polling.
+    /// Serve this one connection, as its peer's private agent, and nothing else: no listener, no polling, no reload.
     pub embedded: Option<OwnedFd>,
     /// Stop when the last client has left.
     pub exit_with_last_client: bool,
     /// `XDG_RUNTIME_DIR`, for the default socket path.
     pub runtime_directory: Option<PathBuf>,
+    /// Reads the configuration again, when a file of it has changed and at SIGHUP; without it, it is never read again.
+    pub reload: Option<Loader>,
 }
 
 /// Why the agent did not start.
@@ -104,13 +112,20 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
     // Before the first socket: a stop during start-up must undo it like any other. Neither this runtime nor its signals
     // have a thread of their own.
     let (stop_sender, stop) = watch::channel(false);
+    let (hang_up, hang_ups) = std::sync::mpsc::channel();
     let signals = Signals::catch().map_err(|source| StartError::System { what: "catch signals", source })?;
-    let signals = tokio::spawn(signals.watch(stop_sender));
+    let signals = tokio::spawn(signals.watch(stop_sender, hang_up));
 
-    let listeners = match &options.embedded {
-        Some(_) => Vec::new(),
-        None => open_listeners(&settings, options.runtime_directory)?,
+    let own_path = match &options.embedded {
+        Some(_) => None,
+        None => own_path(&settings, options.runtime_directory.as_deref())?,
     };
+    let mut listeners = Vec::new();
+    if options.embedded.is_none() {
+        for wanted in wanted_listeners(&settings, own_path.as_deref()) {
+            listeners.push(Listener::open(wanted)?);
+        }
+    }
     let audit_log = Audit::open_log(&settings.audit)
         .map_err(|source| StartError::Audit { path: settings.audit.path.clone().unwrap_or_default(), source })?;
     // A socket that vanishes is made again with its group, so that right is kept.
@@ -122,61 +137,223 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
     let audit = Audit::start(audit_log, settings.audit.required)
         .map_err(|source| StartError::System { what: "start the audit's writer", source })?;
     let resolver = Resolver::open(&settings).map_err(|(name, error)| StartError::Backend { name, error })?;
-    let resolver = Arc::new(resolver);
-
-    let agent = Arc::new(Agent {
-        resolver: Arc::clone(&resolver),
-        access: Access::new(rustix::process::geteuid().as_raw(), settings.grants),
-        audit,
-        limits: settings.limits,
-        level: settings.agent.validation_level,
-        request_timeout: settings.agent.request_timeout,
-        started: Tick::now(),
-        listeners: listeners.iter().map(|listener| listener.settings.path.display().to_string()).collect(),
-        connections: AtomicU64::new(0),
-        max_cache_bytes: settings.cache.max_bytes,
-    });
+    let lasting = Lasting { audit: Arc::new(audit), connections: Arc::default(), started: Tick::now(), own_path };
+    let current = Arc::new(Current::new(Arc::new(lasting.agent(Arc::new(resolver), &settings))));
     match options.embedded {
         Some(connection) => {
+            drop(hang_ups);
             let stream = UnixStream::from(connection);
-            serve_embedded(Arc::clone(&agent), stream, stop)
+            serve_embedded(Arc::clone(&current), stream, stop)
                 .await
                 .map_err(|source| StartError::System { what: "serve the given connection", source })?;
         }
         None => {
-            for listener in &listeners {
-                tracing::info!(socket = %listener.settings.path.display(), "listening");
-            }
-            let cache = &settings.cache;
             let timer =
                 Arc::new(Timer::start().map_err(|source| StartError::System { what: "start the timer", source })?);
-            let polls = refresh::run(Arc::clone(&resolver), Arc::clone(&timer), cache.poll_interval, cache.jitter);
-            let polls = tokio::spawn(polls);
-            serve(Arc::clone(&agent), listeners, timer, stop, options.exit_with_last_client).await;
-            polls.abort();
+            let hall = Hall::new(Arc::clone(&current), Arc::clone(&timer));
+            listeners.into_iter().for_each(|listener| hall.open(listener));
+            let readings = match options.reload {
+                Some(load) => Some(
+                    keep_reading(load, Files::look_at(settings.files.clone()), hang_ups)
+                        .map_err(|source| StartError::System { what: "watch the configuration", source })?,
+                ),
+                None => None,
+            };
+            let polls = poll(&current, &timer, &settings);
+            let house = House {
+                lasting,
+                current: Arc::clone(&current),
+                hall: Arc::clone(&hall),
+                timer,
+                settings,
+                runtime_directory: options.runtime_directory,
+                polls,
+            };
+            let reloads = tokio::spawn(house.keep(readings));
+            hall.serve(stop, options.exit_with_last_client).await;
+            reloads.abort();
+            let _ = reloads.await;
         }
     }
-    resolver.close().await;
+    let agent = current.agent();
+    drop(current);
+    agent.resolver.close().await;
     signals.abort();
-    if let Ok(agent) = Arc::try_unwrap(agent) {
-        agent.audit.close();
+    if let Some(agent) = Arc::into_inner(agent)
+        && let Some(audit) = Arc::into_inner(agent.audit)
+    {
+        audit.close();
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-fn open_listeners(settings: &Settings, runtime_directory: Option<PathBuf>) -> Result<Vec<Listener>, StartError> {
+/// What outlives every reload.
+struct Lasting {
+    audit: Arc<Audit>,
+    connections: Arc<AtomicU64>,
+    started: Tick,
+    /// The default path of the agent's own socket, where no flag, variable or file names one.
+    own_path: Option<PathBuf>,
+}
+
+impl Lasting {
+    fn agent(&self, resolver: Arc<Resolver>, settings: &Settings) -> Agent {
+        let listeners = wanted_listeners(settings, self.own_path.as_deref());
+        let rules = listeners.iter().map(|listener| (listener.name.clone(), listener.grants.clone())).collect();
+        Agent {
+            resolver,
+            access: Access::new(rustix::process::geteuid().as_raw(), settings.grants.clone(), rules),
+            audit: Arc::clone(&self.audit),
+            limits: settings.limits.clone(),
+            level: settings.agent.validation_level,
+            request_timeout: settings.agent.request_timeout,
+            started: self.started,
+            listeners: listeners.iter().map(|listener| listener.path.display().to_string()).collect(),
+            connections: Arc::clone(&self.connections),
+            max_cache_bytes: settings.cache.max_bytes,
+        }
+    }
+}
+
+/// The agent in its running parts, to which a reload is applied.
+struct House {
+    lasting: Lasting,
+    current: Arc<Current>,
+    hall: Arc<Hall>,
+    timer: Arc<Timer>,
+    settings: Settings,
+    runtime_directory: Option<PathBuf>,
+    polls: JoinHandle<()>,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.polls.abort();
+    }
+}
+
+impl House {
+    /// Applies what is read again, until dropped.
+    async fn keep(mut self, readings: Option<UnboundedReceiver<Reading>>) {
+        let Some(mut readings) = readings else { return std::future::pending().await };
+        while let Some(Reading { result, asked }) = readings.recv().await {
+            let settings = match result {
+                Ok(settings) => settings,
+                Err(error) => {
+                    for mistake in &error.mistakes {
+                        tracing::error!(hint = mistake.hint, "configuration: {mistake}");
+                    }
+                    tracing::error!("the configuration has mistakes: the one before stays in force");
+                    continue;
+                }
+            };
+            match self.apply(settings).await {
+                Ok(()) => tracing::info!(asked, from = self.settings.sources.join("; "), "configuration reloaded"),
+                Err(error) => {
+                    let hint = error.hint().unwrap_or("correct it, or restart the agent to start with it");
+                    tracing::error!(%error, hint, "the configuration cannot be put in force: the one before stays");
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Puts `settings` in force, wholly or not at all.
+    async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
+        let wanted = wanted_listeners(&settings, self.own_path(&settings)?);
+        let open = self.hall.open_settings();
+        let mut fresh = Vec::new();
+        for listener in &wanted {
+            if !open.iter().any(|other| other.path == listener.path) {
+                fresh.push(Listener::open(listener.clone())?);
+            }
+        }
+        let agent = self.current.agent();
+        let heir = agent
+            .resolver
+            .heir(&self.settings, &settings)
+            .map_err(|(name, error)| StartError::Backend { name, error })?;
+        self.adjust(&open, &wanted)?;
+
+        // Nothing below can fail.
+        let agent = self.lasting.agent(heir.enter(), &settings);
+        self.current.replace(Arc::new(agent));
+        for gone in open.iter().filter(|open| !wanted.iter().any(|wanted| wanted.path == open.path)) {
+            self.hall.close(&gone.path).await;
+        }
+        fresh.into_iter().for_each(|listener| self.hall.open(listener));
+        self.polls.abort();
+        self.polls = poll(&self.current, &self.timer, &settings);
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Chooses the default path the first time that nothing names one.
+    fn own_path(&mut self, settings: &Settings) -> Result<Option<&Path>, StartError> {
+        if self.lasting.own_path.is_none() {
+            self.lasting.own_path = own_path(settings, self.runtime_directory.as_deref())?;
+        }
+        Ok(self.lasting.own_path.as_deref())
+    }
+
+    /// Gives the sockets that stay their new names, modes and groups, or leaves all as they were.
+    fn adjust(&self, open: &[ListenerSettings], wanted: &[ListenerSettings]) -> Result<(), StartError> {
+        let staying = |path: &Path| open.iter().find(|open| open.path == path);
+        let changed = wanted.iter().filter(|wanted| staying(&wanted.path).is_some_and(|open| open != *wanted));
+        let mut done: Vec<&Path> = Vec::new();
+        for listener in changed {
+            if let Err(error) = self.hall.adjust(listener) {
+                for path in done {
+                    if let Some(before) = staying(path)
+                        && let Err(error) = self.hall.adjust(before)
+                    {
+                        tracing::error!(%error, "a socket could not be given back what it had");
+                    }
+                }
+                return Err(error.into());
+            }
+            done.push(&listener.path);
+        }
+        Ok(())
+    }
+}
+
+fn poll(current: &Current, timer: &Arc<Timer>, settings: &Settings) -> JoinHandle<()> {
+    let cache = &settings.cache;
+    let resolver = Arc::clone(&current.agent().resolver);
+    tokio::spawn(refresh::run(resolver, Arc::clone(timer), cache.poll_interval, cache.jitter))
+}
+
+/// Starts the thread that reads the configuration again.
+fn keep_reading(
+    load: Loader,
+    files: Files,
+    hang_ups: std::sync::mpsc::Receiver<()>,
+) -> std::io::Result<UnboundedReceiver<Reading>> {
+    let (send, readings) = unbounded_channel();
+    std::thread::Builder::new()
+        .name("configuration".to_owned())
+        .spawn(move || reload::watch(&load, files, &hang_ups, &send))?;
+    Ok(readings)
+}
+
+/// Returns the default path when nothing names the agent's own socket: additional listeners do not stand in for it.
+fn own_path(settings: &Settings, runtime_directory: Option<&Path>) -> Result<Option<PathBuf>, StartError> {
+    if settings.agent.listeners.iter().any(|listener| listener.name == OWN_LISTENER) {
+        return Ok(None);
+    }
+    Ok(Some(default_path(runtime_directory)?))
+}
+
+/// Returns every listener there is to be, the agent's own first.
+fn wanted_listeners(settings: &Settings, own_path: Option<&Path>) -> Vec<ListenerSettings> {
     let mut wanted = settings.agent.listeners.clone();
-    // Additional listeners do not stand in for the agent's own.
-    if !wanted.iter().any(|listener| listener.name == "agent") {
-        let path = default_path(runtime_directory.as_deref())?;
+    if let (Some(path), false) = (own_path, wanted.iter().any(|listener| listener.name == OWN_LISTENER)) {
         let (mode, group) = (settings.agent.socket_mode, settings.agent.socket_group.clone());
-        let defaults = ListenerSettings { name: "agent".to_owned(), path, mode, group, grants: None };
-        wanted.insert(0, defaults);
+        let own =
+            ListenerSettings { name: OWN_LISTENER.to_owned(), path: path.to_path_buf(), mode, group, grants: None };
+        wanted.insert(0, own);
     }
-    let mut listeners = Vec::with_capacity(wanted.len());
-    for listener in wanted {
-        listeners.push(Listener::open(listener)?);
-    }
-    Ok(listeners)
+    wanted
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream as StdStream;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -14,13 +15,14 @@ use futures_util::task::AtomicWaker;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use keyside_config::settings::ListenerSettings;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use crate::access::Peer;
-use crate::api::{Agent, Connection, answer};
-use crate::listen::Listener;
+use crate::api::{Connection, Current, answer};
+use crate::listen::{ListenError, Listener};
 use crate::pace::{Pace, PacedStream};
 use crate::timer::Timer;
 
@@ -74,92 +76,140 @@ impl Drop for Counted {
 /// How often a socket is looked for at its path.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Serves `listeners` until `stop` turns true, then finishes what is in flight within the grace and returns. With
-/// `exit_with_last_client` it also returns once at least one client came and none is left.
-pub async fn serve(
-    agent: Arc<Agent>,
-    listeners: Vec<Listener>,
+/// What connections on every socket share, and the sockets themselves, which a reload adds to and takes from.
+pub struct Hall {
+    current: Arc<Current>,
     timer: Arc<Timer>,
-    mut stop: watch::Receiver<bool>,
-    exit_with_last_client: bool,
-) {
-    let guards = Arc::new(Guards::default());
-    let sweeping = tokio::spawn({
-        let (guards, timer) = (Arc::clone(&guards), Arc::clone(&timer));
-        async move { guards.sweep(&timer).await }
-    });
-    let counts = Arc::new(Counts::default());
-    let mut accepting = JoinSet::new();
-    for listener in listeners {
-        let hall = Hall { agent: Arc::clone(&agent), counts: Arc::clone(&counts), guards: Arc::clone(&guards) };
-        accepting.spawn(keep_accepting(hall, listener, Arc::clone(&timer)));
-    }
-    let last_client_left = async {
-        if !exit_with_last_client {
-            std::future::pending::<()>().await;
-        }
-        guards.opened(|open| open.next > 0).await;
-        guards.emptied().await;
-    };
-    tokio::select! {
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = last_client_left => {}
-    }
-    // The sockets go with it, so that nobody connects to an agent that no longer answers.
-    accepting.shutdown().await;
-    guards.give_all(FINISH);
-    if tokio::time::timeout(agent.limits.grace, guards.emptied()).await.is_err() {
-        tracing::warn!("connections cut off: the grace is over");
-        guards.give_all(CUT_OFF);
-        guards.emptied().await;
-    }
-    sweeping.abort();
-}
-
-/// What connections on every socket share.
-struct Hall {
-    agent: Arc<Agent>,
     counts: Arc<Counts>,
     guards: Arc<Guards>,
+    sockets: Mutex<HashMap<PathBuf, Socket>>,
+}
+
+/// One socket that is listened on.
+struct Socket {
+    listener: Arc<Mutex<Listener>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Hall {
+    /// A hall without sockets.
+    pub fn new(current: Arc<Current>, timer: Arc<Timer>) -> Arc<Self> {
+        Arc::new(Self { current, timer, counts: Arc::default(), guards: Arc::default(), sockets: Mutex::default() })
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<PathBuf, Socket>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to accept on one more socket.
+    pub fn open(self: &Arc<Self>, listener: Listener) {
+        let settings = listener.settings.clone();
+        tracing::info!(listener = settings.name, socket = %settings.path.display(), "listening");
+        let listener = Arc::new(Mutex::new(listener));
+        let accepting = tokio::spawn(keep_accepting(Arc::clone(self), Arc::clone(&listener)));
+        self.sockets().insert(settings.path, Socket { listener, accepting });
+    }
+
+    /// Stops accepting on the socket at `path` and removes it; open connections stay.
+    pub async fn close(&self, path: &Path) {
+        let Some(socket) = self.sockets().remove(path) else { return };
+        socket.accepting.abort();
+        // Only when the task is gone is its share of the listener gone.
+        let _ = socket.accepting.await;
+    }
+
+    /// Returns the settings of every open socket, in no order.
+    pub fn open_settings(&self) -> Vec<ListenerSettings> {
+        self.sockets().values().map(|socket| locked(&socket.listener).settings.clone()).collect()
+    }
+
+    /// Gives the socket at the path of `settings` their name, mode and group.
+    ///
+    /// Errors: the kernel refuses; all is then as it was.
+    pub fn adjust(&self, settings: &ListenerSettings) -> Result<(), ListenError> {
+        match self.sockets().get(&settings.path) {
+            Some(socket) => locked(&socket.listener).adjust(settings),
+            None => Ok(()),
+        }
+    }
+
+    /// Serves until `stop` turns true, then finishes what is in flight within the grace and returns. With
+    /// `exit_with_last_client` it also returns once at least one client came and none is left.
+    pub async fn serve(self: Arc<Self>, mut stop: watch::Receiver<bool>, exit_with_last_client: bool) {
+        let sweeping = tokio::spawn({
+            let hall = Arc::clone(&self);
+            async move { hall.guards.sweep(&hall.timer).await }
+        });
+        let last_client_left = async {
+            if !exit_with_last_client {
+                std::future::pending::<()>().await;
+            }
+            self.guards.opened(|open| open.next > 0).await;
+            self.guards.emptied().await;
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = last_client_left => {}
+        }
+        // The sockets go first, so that nobody connects to an agent that no longer answers.
+        let paths: Vec<PathBuf> = self.sockets().keys().cloned().collect();
+        for path in paths {
+            self.close(&path).await;
+        }
+        self.guards.give_all(FINISH);
+        if tokio::time::timeout(self.current.agent().limits.grace, self.guards.emptied()).await.is_err() {
+            tracing::warn!("connections cut off: the grace is over");
+            self.guards.give_all(CUT_OFF);
+            self.guards.emptied().await;
+        }
+        sweeping.abort();
+    }
+}
+
+/// Every change to a listener is complete before anything in it can panic.
+fn locked(listener: &Mutex<Listener>) -> MutexGuard<'_, Listener> {
+    listener.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Accepts on one socket until dropped, and makes it again when it vanishes from its path.
-async fn keep_accepting(hall: Hall, mut listener: Listener, timer: Arc<Timer>) {
-    let grants = listener.settings.grants.clone().map(Arc::from);
+async fn keep_accepting(hall: Arc<Hall>, listener: Arc<Mutex<Listener>>) {
+    let path = locked(&listener).settings.path.display().to_string();
     loop {
-        let path = listener.settings.path.display().to_string();
-        match listener.socket().and_then(UnixListener::from_std) {
+        let socket = locked(&listener).socket();
+        match socket.and_then(UnixListener::from_std) {
             Ok(socket) => {
                 tokio::select! {
                     biased;
-                    () = vanished(&listener, &timer) => {}
-                    () = accept(&hall, &socket, &grants) => {}
+                    () = vanished(&listener, &hall.timer) => {}
+                    () = accept(&hall, &socket, &listener) => {}
                 }
             }
             Err(error) => {
                 tracing::error!(socket = path, %error, "cannot accept connections");
-                timer.sleep(PRESENCE_INTERVAL).await;
+                hall.timer.sleep(PRESENCE_INTERVAL).await;
             }
         }
-        if listener.is_gone() {
-            match listener.restore() {
-                Ok(()) => tracing::warn!(socket = path, "the socket had vanished and was made again"),
-                Err(error) => {
-                    tracing::error!(socket = path, %error, hint = error.hint(), "the socket has vanished");
-                    timer.sleep(PRESENCE_INTERVAL).await;
-                }
+        let restored = {
+            let mut listener = locked(&listener);
+            if listener.is_gone() { listener.restore() } else { continue }
+        };
+        match restored {
+            Ok(()) => tracing::warn!(socket = path, "the socket had vanished and was made again"),
+            Err(error) => {
+                tracing::error!(socket = path, %error, hint = error.hint(), "the socket has vanished");
+                hall.timer.sleep(PRESENCE_INTERVAL).await;
             }
         }
     }
 }
 
-async fn vanished(listener: &Listener, timer: &Timer) {
-    while !listener.is_gone() {
+async fn vanished(listener: &Mutex<Listener>, timer: &Timer) {
+    while !locked(listener).is_gone() {
         timer.sleep(PRESENCE_INTERVAL).await;
     }
 }
 
-async fn accept(hall: &Hall, socket: &UnixListener, grants: &Option<Arc<[String]>>) {
+async fn accept(hall: &Hall, socket: &UnixListener, listener: &Mutex<Listener>) {
     loop {
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
@@ -171,19 +221,22 @@ async fn accept(hall: &Hall, socket: &UnixListener, grants: &Option<Arc<[String]
                 continue;
             }
         };
-        let peer = match Peer::of(&stream, hall.agent.access.asks_for_groups()) {
+        let agent = hall.current.agent();
+        // A reload may have given the socket another name.
+        let name = locked(listener).settings.name.clone();
+        let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::warn!(%error, "the kernel does not say who connected");
                 continue;
             }
         };
-        let Some(counted) = hall.counts.enter(peer.uid, hall.agent.limits.connections_per_uid) else {
+        let Some(counted) = hall.counts.enter(peer.uid, agent.limits.connections_per_uid) else {
             // Best effort: a client that does not read its refusal is cut off all the same.
             drop(stream.try_write(TOO_MANY));
             continue;
         };
-        let served = serve_one(Arc::clone(&hall.agent), stream, peer, grants.clone(), Arc::clone(&hall.guards));
+        let served = serve_one(Arc::clone(&hall.current), stream, peer, Arc::from(&*name), Arc::clone(&hall.guards));
         tokio::spawn(async move {
             served.await;
             drop(counted);
@@ -193,15 +246,15 @@ async fn accept(hall: &Hall, socket: &UnixListener, grants: &Option<Arc<[String]
 
 /// Serves the one connection of an embedded agent until its client leaves.
 pub async fn serve_embedded(
-    agent: Arc<Agent>,
+    current: Arc<Current>,
     stream: StdStream,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = UnixStream::from_std(stream)?;
-    let peer = Peer { embedded: true, ..Peer::of(&stream, false)? };
+    let peer = Peer { embedded: true, ..Peer::of(&stream)? };
     let guards = Arc::new(Guards::default());
-    let mut served = std::pin::pin!(serve_one(agent, stream, peer, None, Arc::clone(&guards)));
+    let mut served = std::pin::pin!(serve_one(current, stream, peer, Arc::from("embedded"), Arc::clone(&guards)));
     tokio::select! {
         () = &mut served => return Ok(()),
         _ = stop.wait_for(|stop| *stop) => guards.give_all(FINISH),
@@ -211,20 +264,22 @@ pub async fn serve_embedded(
 }
 
 pub(crate) async fn serve_one(
-    agent: Arc<Agent>,
+    current: Arc<Current>,
     stream: UnixStream,
     peer: Peer,
-    grants: Option<Arc<[String]>>,
+    listener: Arc<str>,
     guards: Arc<Guards>,
 ) {
-    agent.connections.fetch_add(1, Ordering::Relaxed);
-    let _open = Open(Arc::clone(&agent));
+    let agent = current.agent();
+    let _open = Open::count(&agent.connections);
+    let header = agent.limits.header;
+    drop(agent);
     let embedded = peer.embedded;
     let pace = Arc::new(Pace::new());
-    let connection = Arc::new(Connection { peer, grants, pace: Arc::clone(&pace) });
-    let service = service_fn(|request| answer(&agent, &connection, request).map(Ok::<_, Infallible>));
+    let connection = Arc::new(Connection { peer, listener, pace: Arc::clone(&pace) });
+    let service = service_fn(|request| answer(&current, &connection, request).map(Ok::<_, Infallible>));
     let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
-    let head_limit = usize::try_from(agent.limits.header).unwrap_or(usize::MAX).max(8192);
+    let head_limit = usize::try_from(header).unwrap_or(usize::MAX).max(8192);
     let served = http1::Builder::new()
         // A client may close its half once it has asked, as `nc -N` does: its answer is due all the same.
         .half_close(true)
@@ -383,11 +438,18 @@ impl Guards {
 }
 
 /// Keeps the count of open connections for `status`.
-struct Open(Arc<Agent>);
+struct Open(Arc<AtomicU64>);
+
+impl Open {
+    fn count(connections: &Arc<AtomicU64>) -> Self {
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The end of the agent: a signal asks for it, a second one makes it happen at once.
 
+use std::sync::mpsc::Sender;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -23,15 +25,18 @@ impl Signals {
         })
     }
 
-    /// Turns `stop` true at the first SIGTERM or SIGINT and ends the process at the second. Runs until dropped.
-    pub async fn watch(mut self, stop: watch::Sender<bool>) {
+    /// Turns `stop` true at the first SIGTERM or SIGINT and ends the process at the second; tells `hang_ups` of each
+    /// SIGHUP. Runs until dropped.
+    pub async fn watch(mut self, stop: watch::Sender<bool>, hang_ups: Sender<()>) {
         let mut asked = false;
         loop {
             tokio::select! {
                 Some(()) = self.terminate.recv() => {}
                 Some(()) = self.interrupt.recv() => {}
                 Some(()) = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP is ignored: reloading is not in this version yet; restart the agent");
+                    if hang_ups.send(()).is_err() {
+                        tracing::warn!("SIGHUP is ignored: a private agent lives as long as its client");
+                    }
                     continue;
                 }
             }

@@ -105,13 +105,13 @@ impl<'h> AgentBuilder<'h> {
     }
 
     fn start_until(self, probe: &str) -> Agent<'h> {
-        let (home, socket) = (self.home, self.socket.clone());
+        let (home, socket, config) = (self.home, self.socket.clone(), self.config.clone());
         let log = home.fresh("agent.log");
         let file = File::create(&log).expect("a log");
         let mut command = self.into_run().command();
         command.stdout(file.try_clone().expect("a descriptor")).stderr(file);
         let child = command.spawn().expect("the agent starts");
-        let mut agent = Agent { home, child: Some(child), socket, log };
+        let mut agent = Agent { home, child: Some(child), socket, config, log };
         eventually("the agent answers", || {
             let ended = agent.child.as_mut().expect("running").try_wait().expect("our own child");
             assert!(ended.is_none(), "the agent ended with {ended:?}:\n{}", agent.log());
@@ -126,6 +126,7 @@ pub struct Agent<'h> {
     home: &'h Home,
     child: Option<Child>,
     socket: PathBuf,
+    config: Option<PathBuf>,
     log: PathBuf,
 }
 
@@ -133,6 +134,11 @@ impl<'h> Agent<'h> {
     /// Returns its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Returns its configuration file.
+    pub fn config(&self) -> &Path {
+        self.config.as_deref().expect("it was given one")
     }
 
     /// Returns its process id.

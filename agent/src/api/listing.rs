@@ -15,7 +15,6 @@ use super::{Agent, Reply};
 use crate::access::Viewer;
 use crate::audit::Draft;
 use crate::backend::{Description, Scope, Scopes};
-use crate::cache::Key;
 
 const DEFAULT_SIZE: usize = 100;
 const LARGEST_SIZE: usize = 1000;
@@ -102,7 +101,7 @@ fn summary(
 ) -> SecretSummary {
     let hit = agent
         .resolver
-        .peek(Key { backend, scopes, name })
+        .peek(backend, scopes, name)
         .filter(|hit| hit.cached.secret.description.scope == description.scope);
     let granted = |keys: &mut dyn Iterator<Item = &str>| {
         keys.filter(|key| viewer.may_read_key(name, key)).map(str::to_owned).collect::<Vec<_>>()

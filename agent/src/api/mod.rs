@@ -11,8 +11,8 @@ mod write;
 
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,14 +34,14 @@ use respond::ApiError;
 /// A complete reply.
 pub type Reply = Response<Full<Bytes>>;
 
-/// What every request is answered from.
+/// What every request is answered from. A reload makes another one; a request keeps the one it began with.
 pub struct Agent {
     /// The way to values.
     pub resolver: Arc<Resolver>,
     /// Who may do what.
     pub access: Access,
     /// What was decided.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// Bounds on requests.
     pub limits: LimitSettings,
     /// The level of a check that names none.
@@ -53,17 +53,37 @@ pub struct Agent {
     /// Where it listens, for `status`.
     pub listeners: Vec<String>,
     /// Open connections.
-    pub connections: AtomicU64,
+    pub connections: Arc<AtomicU64>,
     /// The cache's budget, for `status`.
     pub max_cache_bytes: u64,
+}
+
+/// The agent as it is now; a reload replaces it whole.
+pub struct Current(RwLock<Arc<Agent>>);
+
+impl Current {
+    /// Begins with `agent`.
+    pub fn new(agent: Arc<Agent>) -> Self {
+        Self(RwLock::new(agent))
+    }
+
+    /// Returns the agent as it is now.
+    pub fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `agent` in the place of the one before, which is returned.
+    pub fn replace(&self, agent: Arc<Agent>) -> Arc<Agent> {
+        std::mem::replace(&mut self.0.write().unwrap_or_else(PoisonError::into_inner), agent)
+    }
 }
 
 /// What is known of the connection that a request came on.
 pub struct Connection {
     /// Who connected.
     pub peer: Peer,
-    /// Which grants count here; `None` means all.
-    pub grants: Option<Arc<[String]>>,
+    /// The name of the listener it came by.
+    pub listener: Arc<str>,
     /// The connection's deadlines.
     pub pace: Arc<Pace>,
 }
@@ -74,16 +94,22 @@ pub type Answer = Either<Ready<Reply>, Pin<Box<dyn Future<Output = Reply> + Send
 /// Answers one request: one complete reply, whatever happens.
 ///
 /// The commonest one, a value from memory, is answered without a future of the other routes' size.
-pub fn answer(agent: &Arc<Agent>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answer {
+pub fn answer(current: &Arc<Current>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answer {
     connection.pace.handling();
-    if let Some(reply) = read::value_from_memory(agent, connection, &request) {
+    let agent = current.agent();
+    if let Some(reply) = read::value_from_memory(&agent, connection, &request) {
         connection.pace.replied_at_once();
         return Either::Left(ready(reply));
     }
-    Either::Right(Box::pin(answer_waiting(Arc::clone(agent), Arc::clone(connection), request)))
+    Either::Right(Box::pin(answer_waiting(Arc::clone(current), agent, Arc::clone(connection), request)))
 }
 
-async fn answer_waiting(agent: Arc<Agent>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
+async fn answer_waiting(
+    current: Arc<Current>,
+    agent: Arc<Agent>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Reply {
     let began = Tick::now();
     let mut draft = Draft::default();
     let outcome = tokio::time::timeout(agent.request_timeout, route(&agent, &connection, request, &mut draft))
@@ -93,6 +119,21 @@ async fn answer_waiting(agent: Arc<Agent>, connection: Arc<Connection>, request:
                 .hint("the back-end is slow or locked: try again, or raise [agent] request_timeout")
                 .retry())
         });
+    let now = current.agent();
+    let outcome = match outcome {
+        // What was allowed when the request began may be so no longer; a write has been done, and a probe needs no right.
+        Ok(_)
+            if !draft.write
+                && !draft.operation.is_empty()
+                && !Arc::ptr_eq(&agent, &now)
+                && agent.access != now.access =>
+        {
+            Err(ApiError::new(Code::NotReady, "the agent's grants or listeners were changed meanwhile")
+                .hint("try again: the request is then judged by the new ones")
+                .retry())
+        }
+        outcome => outcome,
+    };
     let code = outcome.as_ref().err().map(|error| error.code);
     agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));
     let reply = outcome.unwrap_or_else(respond::problem);
@@ -124,7 +165,7 @@ async fn route(
     }
     let viewer = agent
         .access
-        .viewer(&connection.peer, connection.grants.as_deref())
+        .viewer(&connection.peer, &connection.listener)
         .ok_or_else(|| refuse_peer(agent, connection, draft))?;
     if path == "/v1/status" {
         only(&request, &[Method::GET])?;

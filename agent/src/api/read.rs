@@ -116,7 +116,7 @@ pub(super) fn value_from_memory(agent: &Agent, connection: &Connection, request:
     if headers.contains_key(IF_NONE_MATCH) || headers.contains_key(CACHE_CONTROL) {
         return None;
     }
-    let viewer = agent.access.viewer(&connection.peer, connection.grants.as_deref())?;
+    let viewer = agent.access.viewer(&connection.peer, &connection.listener)?;
     if !viewer.may_read_key(name, key) {
         return None;
     }

@@ -16,6 +16,7 @@ const OWN_UID: u32 = 7;
 
 struct Setting {
     agent: Arc<Agent>,
+    current: Arc<Current>,
 }
 
 fn setting(backends: &[(&str, &Arc<FakeBackend>, bool)], grants: Vec<GrantSettings>) -> Setting {
@@ -39,8 +40,10 @@ fn setting_with_audit(
     let policies = backends.iter().map(|_| policy()).collect();
     let agent = Arc::new(Agent {
         resolver: Arc::new(Resolver::new(sources, policies, bounds, Scopes::PrivateFirst)),
-        access: Access::new(OWN_UID, grants),
-        audit: Audit::start(Audit::open_log(audit).expect("the log can be opened"), audit.required).expect("a thread"),
+        access: Access::new(OWN_UID, grants, vec![("agent".to_owned(), None)]),
+        audit: Arc::new(
+            Audit::start(Audit::open_log(audit).expect("the log can be opened"), audit.required).expect("a thread"),
+        ),
         limits: LimitSettings {
             value: 1 << 20,
             request: 4096,
@@ -54,10 +57,10 @@ fn setting_with_audit(
         request_timeout: Duration::from_secs(10),
         started: Tick::now(),
         listeners: vec!["/run/a.sock".to_owned()],
-        connections: AtomicU64::new(0),
+        connections: Arc::default(),
         max_cache_bytes: 1 << 20,
     });
-    Setting { agent }
+    Setting { current: Arc::new(Current::new(Arc::clone(&agent))), agent }
 }
 
 fn grant(uid: u32, read: &[(&str, Option<&[&str]>)]) -> GrantSettings {
@@ -102,8 +105,13 @@ impl Setting {
     async fn raw(&self, uid: u32, bytes: &[u8]) -> Vec<u8> {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let peer = Peer { uid, gid: uid, pid: None, groups: Vec::new(), embedded: false };
-        let serving =
-            tokio::spawn(crate::serve::serve_one(Arc::clone(&self.agent), theirs, peer, None, Arc::default()));
+        let serving = tokio::spawn(crate::serve::serve_one(
+            Arc::clone(&self.current),
+            theirs,
+            peer,
+            "agent".into(),
+            Arc::default(),
+        ));
         let (mut read, mut write) = ours.into_split();
         write.write_all(bytes).await.expect("taken");
         drop(write);
@@ -445,8 +453,10 @@ async fn every_decision_about_a_secret_is_audited_without_its_value() {
     setting.ask_as(10, "GET", "/v1/secrets/db", &[], "").await;
     setting.ask_as(9, "POST", "/v1/resolve", &[], r#"{"references":{"A":"{{db.password}}"}}"#).await;
     setting.ask_as(9, "DELETE", "/v1/secrets/db", &[], "").await;
-    let Setting { agent } = setting;
-    Arc::into_inner(agent).expect("no connection is left").audit.close();
+    let Setting { agent, current } = setting;
+    drop(current);
+    let audit = Arc::into_inner(agent).expect("no connection is left").audit;
+    Arc::into_inner(audit).expect("nobody else has it").close();
     let text = std::fs::read_to_string(path).expect("written");
     assert!(!text.contains("canary-4711"));
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -476,7 +486,13 @@ async fn a_client_that_stops_in_its_body_hinders_nobody() {
     let setting = setting(&[("store", &store(), false)], Vec::new());
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let peer = Peer { uid: OWN_UID, gid: 1, pid: None, groups: Vec::new(), embedded: false };
-    let serving = tokio::spawn(crate::serve::serve_one(Arc::clone(&setting.agent), theirs, peer, None, Arc::default()));
+    let serving = tokio::spawn(crate::serve::serve_one(
+        Arc::clone(&setting.current),
+        theirs,
+        peer,
+        "agent".into(),
+        Arc::default(),
+    ));
     let (_read, mut write) = ours.into_split();
     write.write_all(b"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{").await.expect("taken");
     assert_eq!(setting.get("/v1/secrets/db/user").await.body, b"u");

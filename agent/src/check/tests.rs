@@ -12,8 +12,8 @@ fn peer() -> Peer {
 }
 
 async fn run(resolver: &Arc<Resolver>, references: &[&str], level: ValidationLevel) -> CheckReply {
-    let access = Access::new(7, Vec::new());
-    let viewer = access.viewer(&peer(), None).expect("own uid");
+    let access = Access::new(7, Vec::new(), vec![("agent".to_owned(), None)]);
+    let viewer = access.viewer(&peer(), "agent").expect("own uid");
     let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
     check(resolver, &viewer, &references, level, false).await
 }
@@ -96,8 +96,8 @@ async fn no_cache_asks_again_about_what_is_fresh() {
     let resolver = resolver(&[("store", &store)]);
     run(&resolver, &["{{db.k}}"], ValidationLevel::SecretAndKeyExists).await;
     store.remove("db", crate::backend::Scope::Public);
-    let access = Access::new(7, Vec::new());
-    let viewer = access.viewer(&peer(), None).expect("own uid");
+    let access = Access::new(7, Vec::new(), vec![("agent".to_owned(), None)]);
+    let viewer = access.viewer(&peer(), "agent").expect("own uid");
     let references = ["{{db.k}}".to_owned()];
     let reply = check(&resolver, &viewer, &references, ValidationLevel::SecretAndKeyExists, true).await;
     assert_eq!(statuses(&reply), [CheckStatus::SecretMissing]);
@@ -144,8 +144,8 @@ async fn what_is_outside_the_grant_is_missing_without_a_call_a_hint_or_a_back_en
         write: Vec::new(),
         admin: false,
     };
-    let access = Access::new(1, vec![grant]);
-    let viewer = access.viewer(&peer(), None).expect("granted");
+    let access = Access::new(1, vec![grant], vec![("agent".to_owned(), None)]);
+    let viewer = access.viewer(&peer(), "agent").expect("granted");
     for level in [ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
         let references = ["{{hidden.k}}".to_owned(), "{{absent.k}}".to_owned()];
         let reply = check(&resolver, &viewer, &references, level, false).await;

@@ -23,7 +23,6 @@ pub(crate) fn options(name: &str) -> SourceOptions {
         denied_means_absent: false,
         timeout: Duration::from_secs(8),
         parallelism: 8,
-        polled: true,
     }
 }
 

@@ -31,6 +31,10 @@ pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> 
         embedded,
         exit_with_last_client: args.exit_with_last_client,
         runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").map(Into::into),
+        reload: Some(Box::new({
+            let request = session::load_request(globals);
+            move || keyside_config::load(&request)
+        })),
     };
     match keyside_agent::run(settings, options) {
         Ok(()) => Ok(Exit::Done),
