@@ -14,6 +14,9 @@ use crate::schema::{self, Kind, Shape, TABLES, Table};
 use crate::suggest;
 use crate::tree::{Entry, Node, Placed};
 
+/// How many unknown words in one load get the nearest known one.
+const MAX_SUGGESTIONS: usize = 500;
+
 /// The mistakes found so far, and where everything known was written.
 pub(crate) struct Report {
     /// The configuration file, if there is one.
@@ -21,13 +24,21 @@ pub(crate) struct Report {
     /// In the order they were found.
     pub(crate) mistakes: Vec<Mistake>,
     places: BTreeMap<Vec<String>, Place>,
+    /// How many more unknown words get the nearest known one.
+    suggestions: usize,
     /// The files that were read or looked for, in that order.
     pub(crate) files: Vec<PathBuf>,
 }
 
 impl Report {
     pub(crate) fn new(file: Option<&Path>) -> Self {
-        Self { file: file.map(Path::to_owned), mistakes: Vec::new(), places: BTreeMap::new(), files: Vec::new() }
+        Self {
+            file: file.map(Path::to_owned),
+            mistakes: Vec::new(),
+            places: BTreeMap::new(),
+            suggestions: MAX_SUGGESTIONS,
+            files: Vec::new(),
+        }
     }
 
     /// Adds a mistake at a place.
@@ -56,10 +67,20 @@ impl Report {
 
     /// Iterates over the keys written in `[table.name]`.
     pub(crate) fn keys_of(&self, table: &str, name: &str) -> impl Iterator<Item = &str> {
+        let title = [table.to_owned(), name.to_owned()];
         self.places
-            .keys()
-            .filter(move |path| path.len() == 3 && path[0] == table && path[1] == name)
+            .range(title.to_vec()..)
+            .map(|(path, _)| path)
+            .take_while(move |path| path.starts_with(&title))
+            .filter(|path| path.len() == 3)
             .map(|path| path[2].as_str())
+    }
+
+    /// Returns the known word that `wrong` was most likely meant to be. After very many of them no more: whoever has
+    /// that many mistakes needs no suggestion, and a hostile file must not buy the time.
+    pub(crate) fn nearest<'w>(&mut self, wrong: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+        self.suggestions = self.suggestions.checked_sub(1)?;
+        suggest::nearest(wrong, known)
     }
 
     fn note(&mut self, path: &[&str], place: &Place) {
@@ -102,7 +123,7 @@ pub(crate) fn document(root: &[Entry], report: &mut Report) -> Dict {
 /// Reports a table or top-level key that does not exist.
 pub(crate) fn unknown_table(wrong: &str, place: &Place, is_table: bool, report: &mut Report) {
     let home = TABLES.iter().find(|table| table.shape == Shape::Single && table.key(wrong).is_some());
-    let near = suggest::nearest(wrong, TABLES.iter().map(|table| table.name));
+    let near = report.nearest(wrong, TABLES.iter().map(|table| table.name));
     let wrong = shown(wrong);
     match (near, home) {
         (_, Some(home)) if !is_table => {
@@ -190,8 +211,8 @@ fn keys(table: &'static Table, title: &str, path: &[&str], value: &Placed, repor
 
 fn unknown_key(table: &'static Table, title: &str, entry: &Entry, report: &mut Report) {
     let own = table.keys.iter().filter(|key| !matches!(key.kind, Kind::Inline(_) | Kind::Foreign | Kind::Later));
-    let near = suggest::nearest(&entry.name, own.clone().map(|key| key.name));
-    let near = near.or_else(|| suggest::nearest(&entry.name, table.keys.iter().map(|key| key.name)));
+    let near = report.nearest(&entry.name, own.clone().map(|key| key.name));
+    let near = near.or_else(|| report.nearest(&entry.name, table.keys.iter().map(|key| key.name)));
     let advice = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => match TABLES.iter().find(|other| other.shape == Shape::Single && other.key(&entry.name).is_some()) {
@@ -336,7 +357,7 @@ impl ValueCheck<'_> {
         let what = if later.contains(&text) {
             format!("`{}` = \"{text}\" in {} is not supported in this version yet", self.key, self.title)
         } else {
-            let near = suggest::nearest(text, known());
+            let near = self.report.nearest(text, known());
             let near = near.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
             // A word is quoted only where it looks like one.
             let is_word = text.len() <= 32
@@ -421,7 +442,7 @@ impl ValueCheck<'_> {
                         ("secret", _) => return self.refused(Kind::Text, &entry.value),
                         ("keys", _) => return self.refused(Kind::Texts, &entry.value),
                         (wrong, _) => {
-                            let near = suggest::nearest(wrong, ["secret", "keys"]);
+                            let near = self.report.nearest(wrong, ["secret", "keys"]);
                             let advice = near.map_or_else(
                                 || "there are secret, keys".to_owned(),
                                 |near| format!("did you mean `{near}`?"),

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::accounts;
@@ -45,6 +46,10 @@ impl From<io::Error> for ReadError {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Absent,
             io::ErrorKind::PermissionDenied => Self::NotPermitted,
+            // What opening a socket gives.
+            _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                Self::Other("this is a socket, not a regular file".to_owned())
+            }
             kind => Self::Other(format!("this file cannot be read: {kind}")),
         }
     }
@@ -70,6 +75,9 @@ pub(crate) fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<
         FileType::RegularFile => {}
         FileType::Directory => return Err(ReadError::Other("this is a directory, not a file".to_owned())),
         FileType::Fifo => return Err(ReadError::Other("this is a FIFO, not a regular file".to_owned())),
+        FileType::CharacterDevice | FileType::BlockDevice => {
+            return Err(ReadError::Other("this is a device, not a regular file".to_owned()));
+        }
         _ => return Err(ReadError::Other("this is not a regular file".to_owned())),
     }
     if let Trust::OwnedBy(uid) = trust {

@@ -215,7 +215,11 @@ fn read_document(
 fn read_text(path: &Path, uid: u32) -> Result<Document, ReadError> {
     let bytes = file::read(path, MAX_CONFIG_BYTES, Trust::OwnedBy(uid))?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(Document { path: path.to_owned(), text: text.to_owned() }),
+        Ok(text) => {
+            // Left in, it would move every column of the first line.
+            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+            Ok(Document { path: path.to_owned(), text: text.to_owned() })
+        }
         Err(error) => {
             let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
             Err(ReadError::Other(format!("line {line} of this file is not UTF-8")))

@@ -1,6 +1,7 @@
 //! What the merged layers mean together: what needs another key, names that must exist, secrets that are pointed at.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::accounts::{self, OVERFLOW_ID};
@@ -13,7 +14,6 @@ use crate::settings::{
     ZenmlSqlSettings,
 };
 use crate::sqlite_url;
-use crate::suggest;
 use crate::written::{
     Written, WrittenAgent, WrittenAudit, WrittenBackend, WrittenCache, WrittenGrant, WrittenLimits, WrittenListener,
     WrittenMetrics, WrittenPattern,
@@ -25,7 +25,9 @@ pub(crate) fn agent(written: &Written, flag_socket: Option<PathBuf>, report: &mu
         &written.agent;
     group_exists(socket_group.as_deref(), &["agent", "socket_group"], report);
     let mut listeners = Vec::new();
+    let mut owners: BTreeMap<PathBuf, String> = BTreeMap::new();
     if let Some(path) = flag_socket.or_else(|| socket.as_ref().map(PathBuf::from)) {
+        owners.insert(path.clone(), OWN_LISTENER.to_owned());
         listeners.push(ListenerSettings {
             name: OWN_LISTENER.to_owned(),
             path,
@@ -36,12 +38,15 @@ pub(crate) fn agent(written: &Written, flag_socket: Option<PathBuf>, report: &mu
     }
     for (name, listener) in &written.listener {
         if let Some(settings) = one_listener(name, listener, written, report) {
-            match listeners.iter().find(|other: &&ListenerSettings| other.path == settings.path) {
-                Some(other) => {
-                    let what = format!("[listener.{name}] has the same `path` as `{}`", other.name);
+            match owners.entry(settings.path.clone()) {
+                Entry::Occupied(other) => {
+                    let what = format!("[listener.{name}] has the same `path` as `{}`", other.get());
                     report.mistake_at(&["listener", name, "path"], what);
                 }
-                None => listeners.push(settings),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(name.clone());
+                    listeners.push(settings);
+                }
             }
         }
     }
@@ -69,7 +74,7 @@ fn one_listener(name: &str, written: &WrittenListener, all: &Written, report: &m
     group_exists(written.group.as_deref(), &["listener", name, "group"], report);
     for (index, grant) in written.grants.iter().flatten().enumerate() {
         if !all.grant.contains_key(grant) && report.place(&["grant", grant]).is_none() {
-            let near = suggest::nearest(grant, all.grant.keys().map(String::as_str));
+            let near = report.nearest(grant, all.grant.keys().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let what = format!("`grants` in [listener.{name}] names `{grant}`, but there is no [grant.{grant}]{near}");
             report.mistake_at(&["listener", name, "grants", &index.to_string()], what);
@@ -220,11 +225,12 @@ pub(crate) fn in_precedence(
         }
         return backends;
     };
+    let known: BTreeSet<&String> = names.iter().collect();
     let mut seen = BTreeSet::new();
     for (index, name) in precedence.iter().enumerate() {
         let path = ["agent", "precedence", &index.to_string()];
-        if !names.contains(name) {
-            let near = suggest::nearest(name, names.iter().map(String::as_str));
+        if !known.contains(name) {
+            let near = report.nearest(name, names.iter().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let name = crate::mistake::shown(name);
             report.mistake_at(&path, format!("`precedence` in [agent] names `{name}`, which is no back-end{near}"));
@@ -239,7 +245,8 @@ pub(crate) fn in_precedence(
         report.mistake_at(&["agent", "precedence"], what);
     }
     let mut backends = backends;
-    backends.sort_by_key(|backend| precedence.iter().position(|name| *name == backend.name));
+    let rank: BTreeMap<&String, usize> = precedence.iter().enumerate().map(|(rank, name)| (name, rank)).collect();
+    backends.sort_by_key(|backend| rank.get(&backend.name).copied());
     backends
 }
 

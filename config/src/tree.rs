@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use keyside_protocol::lines::Lines;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -60,6 +61,10 @@ pub(crate) struct SyntaxMistake {
 /// Parses a document; with mistakes, the tree holds what could be read.
 pub(crate) fn parse(text: &str) -> (Vec<Entry>, Vec<SyntaxMistake>) {
     let lines = Lines::of(text);
+    let place = |offset: usize| {
+        let (line, column) = lines.line_and_column(offset);
+        Place::File { line, column }
+    };
     let (root, errors) = DeTable::parse_recoverable(text);
     let mistakes = errors
         .iter()
@@ -71,10 +76,10 @@ pub(crate) fn parse(text: &str) -> (Vec<Entry>, Vec<SyntaxMistake>) {
                 Some(key) if duplicate => format!("duplicate key `{}`; keep one of them", crate::mistake::shown(key)),
                 _ => format!("this is not TOML: {}", error.message()),
             };
-            SyntaxMistake { place: lines.place(span.start), what, duplicate }
+            SyntaxMistake { place: place(span.start), what, duplicate }
         })
         .collect();
-    (entries(root.get_ref(), &|span| lines.place(span.start)), mistakes)
+    (entries(root.get_ref(), &|span| place(span.start)), mistakes)
 }
 
 /// Parses one TOML value, as it stands behind a `=`; everything in it gets the same place. `None` when it is none.
@@ -115,25 +120,6 @@ fn placed(value: &Spanned<DeValue<'_>>, place_of: &dyn Fn(Range<usize>) -> Place
         DeValue::Table(table) => Node::Table(entries(table, place_of)),
     };
     Placed { place: place_of(value.span()), node }
-}
-
-/// Byte offsets to lines and columns.
-struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-impl<'t> Lines<'t> {
-    fn of(text: &'t str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
-    }
-
-    fn place(&self, offset: usize) -> Place {
-        let line = self.starts.partition_point(|&start| start <= offset).max(1);
-        let before = self.text.get(self.starts[line - 1]..offset).unwrap_or_default();
-        Place::File { line, column: before.chars().count() + 1 }
-    }
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@
 //! * [`json`]: JSON text that holds secret values, written into a wiped buffer.
 //! * [`units`]: durations and sizes as people write them.
 //! * [`settings`]: the tables of `keyside.toml` that the wrapper reads too.
+//! * [`lines`]: where in a text something stands, for the messages of both.
 #![forbid(unsafe_code)]
 
 pub mod code;
 pub mod json;
 pub mod level;
+pub mod lines;
 pub mod message;
 pub mod name;
 pub mod reference;

@@ -3,6 +3,7 @@
 
 mod examples;
 mod files;
+mod hostile;
 mod mistakes;
 mod scene;
 mod values;
