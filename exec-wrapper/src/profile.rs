@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use keyside_protocol::lines::Lines;
 use keyside_protocol::settings::ExecSettings;
 use serde::Deserialize as _;
 use toml::Spanned;
@@ -148,17 +149,15 @@ struct Layers<'p> {
     later: Vec<Mistake>,
 }
 
-/// One file's text, to turn places into lines.
-struct Source<'s> {
+/// One file, to turn places into lines.
+struct Source {
     name: String,
-    text: &'s str,
+    lines: Lines,
 }
 
-impl Source<'_> {
+impl Source {
     fn mistake(&self, span: Range<usize>, what: impl Into<String>, hint: impl Into<String>) -> (usize, Mistake) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
+        let (line, column) = self.lines.line_and_column(span.start);
         let place = format!("{}:{line}:{column}", self.name);
         (span.start, Mistake { place, what: what.into(), hint: hint.into() })
     }
@@ -184,7 +183,11 @@ impl Layers<'_> {
                 if absent == Absent::IsAMistake || !passed_over {
                     self.mistake(
                         path,
-                        format!("cannot be read: {}", error.kind()),
+                        match error.raw_os_error() {
+                            // What opening a socket gives.
+                            Some(libc::ENXIO) => "not a regular file".to_owned(),
+                            _ => format!("cannot be read: {}", error.kind()),
+                        },
                         "name a readable file with --config",
                     );
                     return true;
@@ -200,17 +203,30 @@ impl Layers<'_> {
     }
 
     fn read_text(&mut self, path: &Path, text: &str, whose: Whose) {
-        let source = Source { name: path.display().to_string(), text };
-        let document = match DeTable::parse(text) {
-            Ok(document) => document.into_inner(),
-            Err(error) => {
-                // The parser's own texts name what it expected and never what it found.
+        // Left in, it would move every column of the first line.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let source = Source { name: path.display().to_string(), lines: Lines::of(text) };
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let document = document.into_inner();
+        // The parser's own texts name what it expected and never what it found.
+        let (duplicates, broken): (Vec<_>, Vec<_>) =
+            errors.into_iter().partition(|error| error.message().starts_with("duplicate key"));
+        if !broken.is_empty() {
+            for error in broken {
                 let what = format!("not TOML: {}", error.message().lines().next().unwrap_or_default());
                 self.mistakes.push(source.mistake(error.span().unwrap_or(0..0), what, "mend the file"));
-                return;
             }
-        };
+            return;
+        }
         let first = self.mistakes.len();
+        let tables = Tables::of(&document, text);
+        for span in duplicates.into_iter().filter_map(|error| error.span()) {
+            // In a table that is not ours it is the agent's to report.
+            if matches!(tables.around(span.start), "agent" | "exec" | "profile") {
+                let key = text.get(span.clone()).unwrap_or_default();
+                self.mistakes.push(source.mistake(span, format!("duplicate key `{key}`"), "keep one of them"));
+            }
+        }
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "exec" => {
@@ -246,7 +262,7 @@ impl Layers<'_> {
         self.mistakes[first..].sort_by_key(|(offset, _)| *offset);
     }
 
-    fn read_profiles(&mut self, source: &Source<'_>, value: &Spanned<DeValue<'_>>, whose: Whose) {
+    fn read_profiles(&mut self, source: &Source, value: &Spanned<DeValue<'_>>, whose: Whose) {
         let Some(profiles) = value.get_ref().as_table() else {
             self.mistakes.push(source.mistake(value.span(), "profile is not a table", "write [profile.NAME]"));
             return;
@@ -265,7 +281,7 @@ impl Layers<'_> {
     fn settings_of(
         &mut self,
         table: &str,
-        source: &Source<'_>,
+        source: &Source,
         value: &Spanned<DeValue<'_>>,
         whose: Whose,
     ) -> Option<ExecSettings> {
@@ -388,6 +404,49 @@ impl Layers<'_> {
     }
 }
 
+/// Which top-level table a place belongs to.
+struct Tables<'d> {
+    text: &'d str,
+    /// Where each key stands, at any depth, with the top-level table it is in; in the order of the text.
+    keys: Vec<(usize, &'d str)>,
+}
+
+impl<'d> Tables<'d> {
+    fn of(document: &'d DeTable<'_>, text: &'d str) -> Self {
+        fn add<'d>(keys: &mut Vec<(usize, &'d str)>, table: &'d DeTable<'_>, top: Option<&'d str>) {
+            for (key, value) in table {
+                let top = top.unwrap_or(key.get_ref().as_ref());
+                keys.push((key.span().start, top));
+                // The parser bounds the depth.
+                if let Some(table) = value.get_ref().as_table() {
+                    add(keys, table, Some(top));
+                }
+            }
+        }
+        let mut keys = Vec::new();
+        add(&mut keys, document, None);
+        keys.sort_unstable();
+        Self { text, keys }
+    }
+
+    /// Returns the table of a key that stands a second time: the one its header names, if it is in a header, else that
+    /// of the key before it.
+    fn around(&self, offset: usize) -> &'d str {
+        let start = self.text[..offset].rfind('\n').map_or(0, |at| at + 1);
+        let header = self.text[start..offset].trim_start().strip_prefix('[').map(|rest| rest.trim_start_matches('['));
+        match header {
+            Some(parents) if !parents.contains(['=', '{', ',', '#']) => {
+                let rest = &self.text[offset - parents.len()..];
+                rest.split(['.', ']']).next().unwrap_or_default().trim().trim_matches(['"', '\''])
+            }
+            _ => {
+                let before = self.keys.partition_point(|&(at, _)| at < offset);
+                before.checked_sub(1).map_or("", |index| self.keys[index].1)
+            }
+        }
+    }
+}
+
 /// Checks the opened file, not its path, and reads it.
 fn text_of(file: &File) -> Result<String, (String, &'static str)> {
     let unreadable =
@@ -495,104 +554,4 @@ fn not_for_a_directory(settings: &ExecSettings) -> Vec<(String, &'static str)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn read(text: &str, whose: Whose, wanted: Option<&str>, environment: &[&CStr]) -> Result<Configured, Vec<Mistake>> {
-        let mut layers = Layers { wanted, ..Layers::default() };
-        layers.read_text(Path::new("k.toml"), text, whose);
-        layers.read_environment(environment);
-        layers.finish()
-    }
-
-    fn mistakes(text: &str, whose: Whose) -> Vec<String> {
-        read(text, whose, None, &[]).expect_err("mistakes").iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_profile_lies_over_exec_and_other_tables_are_passed_over() {
-        let text = "[agent]\nsocket = '/s'\nnonsense = 1\n[cache]\nttl = 12\n[exec]\nwait = '5s'\nsecret = ['a']\nenv = {A = '1', B = '2'}\n\
-                    [profile.ci]\nsecret = ['b']\nenv = {B = '3'}\n[profile.other]\nwait = '1s'\n";
-        let configured = read(text, Whose::Operator, Some("ci"), &[]).expect("read");
-        assert_eq!(configured.socket, Some(PathBuf::from("/s")));
-        assert_eq!(configured.exec.wait.expect("a wait").0, Duration::from_secs(5));
-        assert_eq!(configured.exec.secret, Some(vec!["b".to_owned()]));
-        let env: Vec<_> = configured.exec.env.expect("a table").into_iter().collect();
-        assert_eq!(env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "3".to_owned())]);
-    }
-
-    #[test]
-    fn every_mistake_is_told_with_its_place_and_no_value() {
-        let found =
-            mistakes("[exec]\nwaitt = '5s'\nmask = 'hunter2'\n[profile.x]\nunavailable_exit = 0\n", Whose::Operator);
-        assert_eq!(
-            found,
-            [
-                "k.toml:2:1: exec: unknown key `waitt`",
-                "k.toml:3:8: exec: `mask` is wrong",
-                "k.toml:5:20: profile.x: `unavailable_exit` is wrong"
-            ]
-        );
-        assert!(mistakes("[exec]\nmask = hunter2\n", Whose::Operator)[0].starts_with("k.toml:2:8: not TOML"));
-        assert!(!mistakes("[exec]\nmask = hunter2\n", Whose::Operator)[0].contains("hunter2"));
-        assert!(mistakes("[exec]\nwait='1s'\nwait='2s'\n", Whose::Operator)[0].starts_with("k.toml:3:1"));
-    }
-
-    #[test]
-    fn a_file_of_the_working_directory_may_not_steer() {
-        for (text, named) in [
-            ("[agent]\nsocket='/x'\n", "[agent]"),
-            ("[backend.x]\ntype='plugin'\n", "[backend]"),
-            ("[exec]\nagent_uid=1\n", "`agent_uid`"),
-            ("[exec]\nuser='0'\n", "`user`"),
-            ("[exec]\nfiles_dir='x'\n", "`files_dir`"),
-            ("[exec]\nenv={LD_PRELOAD='x'}\n", "LD_PRELOAD"),
-            ("[profile.p]\nfile_env={GIT_SSH='x'}\n", "GIT_SSH"),
-            ("[exec]\ntemplate={a='/etc/passwd'}\n", "absolute"),
-            ("[exec]\ntemplate={a='x/../../y'}\n", "`..`"),
-        ] {
-            let found = read(text, Whose::Directory, None, &[]).expect_err("refused");
-            assert!(found[0].what.contains(named) && found[0].hint.contains("--config"), "{found:?}");
-            if named != "[agent]" {
-                assert!(read(text, Whose::Operator, None, &[]).is_ok(), "{text}");
-            }
-        }
-        assert!(
-            read("[check]\nx=1\n[schema.a]\n[exec]\nenv={A='x'}\ntemplate={a='t/x'}\n", Whose::Directory, None, &[])
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn variables_with_a_double_underscore_lie_over_the_file() {
-        let text = "[exec]\nwait='5s'\nenv={Pg='1'}\n[profile.my-ci]\npristine=false\n";
-        let environment = [
-            c"KEYSIDE_EXEC__WAIT=7s",
-            c"KEYSIDE_EXEC__ENV__PG=2",
-            c"KEYSIDE_EXEC__ENV__NEW__X={{a.b}}",
-            c"KEYSIDE_EXEC__SECRET=['s']",
-            c"KEYSIDE_PROFILE__MY_CI__PRISTINE=true",
-            c"KEYSIDE_AGENT__SOCKET=/v",
-            c"KEYSIDE_WAIT=nonsense",
-            c"KEYSIDE_CACHE__TTL=x",
-        ];
-        let configured = read(text, Whose::Operator, Some("my-ci"), &environment).expect("read");
-        let exec = configured.exec;
-        assert_eq!((exec.wait.expect("a wait").0, exec.pristine), (Duration::from_secs(7), Some(true)));
-        assert_eq!(exec.secret, Some(vec!["s".to_owned()]));
-        let env: Vec<_> = exec.env.expect("a table").into_iter().collect();
-        assert_eq!(env, [("NEW__X".to_owned(), "{{a.b}}".to_owned()), ("Pg".to_owned(), "2".to_owned())]);
-        assert_eq!(configured.socket, Some(PathBuf::from("/v")));
-        let found = read("", Whose::Operator, None, &[c"KEYSIDE_EXEC__WAITT=1", c"KEYSIDE_EXEC__MASK=hunter2"]);
-        let found: Vec<_> = found.expect_err("mistakes").iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["KEYSIDE_EXEC__WAITT: unknown key `waitt`", "KEYSIDE_EXEC__MASK: mask is not a TOML value"]);
-    }
-
-    #[test]
-    fn a_profile_that_nobody_wrote_is_a_mistake_that_lists_the_others() {
-        let found = read("[profile.a]\n", Whose::Operator, Some("b"), &[]).expect_err("no such profile");
-        assert!(found[0].what.contains('b') && found[0].hint.contains('a'));
-    }
-}
+mod tests;

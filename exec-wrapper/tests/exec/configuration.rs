@@ -58,6 +58,25 @@ fn every_mistake_is_named_with_its_place() {
 }
 
 #[test]
+fn what_is_no_regular_file_in_the_working_directory_neither_hangs_nor_is_read() {
+    let place = Place::with_agent();
+    let local = place.write("work/keyside.toml", "");
+    let run = || {
+        place.run(&SHOW).refused(125, &["./keyside.toml: not a regular file", "--config"]);
+        std::fs::remove_file(&local).expect("removed");
+    };
+    for target in ["/dev/zero", "/"] {
+        std::fs::remove_file(&local).ok();
+        std::os::unix::fs::symlink(target, &local).expect("made");
+        run();
+    }
+    rustix::fs::mkfifoat(rustix::fs::CWD, &local, rustix::fs::Mode::from_raw_mode(0o600)).expect("made");
+    run();
+    let _listening = std::os::unix::net::UnixListener::bind(&local).expect("bound");
+    run();
+}
+
+#[test]
 fn a_file_that_others_may_write_or_that_belongs_to_another_user_is_refused() {
     let place = Place::with_agent();
     let file = place.write("config/keyside/keyside.toml", "[exec]\nenv.A = 'x'\n");
