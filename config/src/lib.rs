@@ -25,6 +25,8 @@ mod key_material;
 mod load;
 mod meaning;
 mod mistake;
+#[cfg(test)]
+mod reference_page;
 mod schema;
 pub mod settings;
 mod socket;

@@ -164,26 +164,29 @@ fn defaults(layers: &[&Dict]) -> Dict {
         let value = Placed { place: place.clone(), node: Node::Table(entries.collect()) };
         Entry { name: name.to_owned(), place: place.clone(), value }
     };
-    let mut root = Vec::new();
-    for table in TABLES {
-        match table.shape {
-            Shape::Single => root.push(default_table(table.name, table)),
+    // Under one name for a table with names: each of its own gets a copy, however many there are.
+    const MODEL: &str = "model";
+    let root: Vec<Entry> = TABLES
+        .iter()
+        .filter_map(|table| match table.shape {
+            Shape::Single => Some(default_table(table.name, table)),
             Shape::Keyed => {
-                let names: BTreeSet<&String> = layers
-                    .iter()
-                    .filter_map(|layer| layer.get(table.name)?.as_dict())
-                    .flat_map(|named| named.keys())
-                    .collect();
-                let entries = names.into_iter().map(|name| default_table(name, table)).collect();
-                let value = Placed { place: place.clone(), node: Node::Table(entries) };
-                root.push(Entry { name: table.name.to_owned(), place: place.clone(), value });
+                let value = Placed { place: place.clone(), node: Node::Table(vec![default_table(MODEL, table)]) };
+                Some(Entry { name: table.name.to_owned(), place: place.clone(), value })
             }
-            Shape::Later => {}
-        }
-    }
+            Shape::Later => None,
+        })
+        .collect();
     let mut report = Report::new(None);
-    let content = check::document(&root, &mut report);
+    let mut content = check::document(&root, &mut report);
     debug_assert!(report.mistakes.is_empty(), "a default is wrong: {:?}", report.mistakes);
+    for table in TABLES.iter().filter(|table| table.shape == Shape::Keyed) {
+        let model = content.get(table.name).and_then(|models| models.as_dict()?.get(MODEL)).cloned();
+        let names: BTreeSet<&String> =
+            layers.iter().filter_map(|layer| layer.get(table.name)?.as_dict()).flat_map(|named| named.keys()).collect();
+        let copies = names.into_iter().filter_map(|name| Some((name.clone(), model.clone()?)));
+        content.insert(table.name.to_owned(), copies.collect::<Dict>().into());
+    }
     content
 }
 

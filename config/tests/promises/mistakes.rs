@@ -77,7 +77,9 @@ fn a_value_out_of_its_range_is_a_mistake() {
         ("[cache]\npoll = \"sometimes\"\n", "known are \"auto\", \"on\", \"off\""),
         ("[limits]\nentries = 99999999999999999999999999999999999999999999\n", "an integer from 1 to"),
         ("[agent]\nrequest_timeout = \"0s\"\n", "longer than 0"),
-        ("[exec]\nunavailable_exit = 256\n", "an integer from 0 to 255"),
+        ("[exec]\nunavailable_exit = 256\n", "an integer from 1 to 255"),
+        // The wrapper's own rule: 0 would say that all is well.
+        ("[exec]\nunavailable_exit = 0\n", "an integer from 1 to 255"),
         ("[exec]\nuser = \"alice\"\n", "UID or UID:GID"),
         ("[exec]\non_change = [\"signal:\"]\n", "signal:SIG"),
         ("[profile.x]\nfiles = \"disk\"\n", "known are \"auto\", \"private\", \"dir\", \"memfd\""),
