@@ -18,6 +18,19 @@ fn every_reference_seed_holds() {
 }
 
 #[test]
+fn every_configuration_seed_holds() {
+    every_seed("configuration", keyside_fuzz::properties::configuration);
+}
+
+#[test]
+fn every_example_holds_as_a_configuration() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples");
+    for example in std::fs::read_dir(examples).unwrap() {
+        keyside_fuzz::properties::configuration(&std::fs::read(example.unwrap().path()).unwrap());
+    }
+}
+
+#[test]
 fn every_template_seed_holds() {
     every_seed("template", keyside_fuzz::properties::template);
 }

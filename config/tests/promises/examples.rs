@@ -8,20 +8,41 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file")
 }
 
-#[test]
-fn every_example_is_a_whole_configuration() {
+/// The examples with their names, and whether each is for the agent; its first line says so.
+fn examples() -> Vec<(String, String, bool)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut examples = 0;
+    let mut examples = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        // The example's names are made of users that every host has.
-        let scene = Scene::with_config(&std::fs::read_to_string(&path).expect("text"))
-            .variable("KEYSIDE_STORE_KEY", "an example");
-        let settings = scene.try_load().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(!settings.backends.is_empty());
-        examples += 1;
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8").to_owned();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let is_for_agent = text.starts_with("# Agent: ");
+        assert!(is_for_agent || text.starts_with("# Client: "), "{name}: its first line does not say for whom it is");
+        examples.push((name, text, is_for_agent));
     }
-    assert!(examples >= 2);
+    examples
+}
+
+#[test]
+fn every_example_is_a_whole_configuration_for_whom_it_says() {
+    let examples = examples();
+    assert!(examples.len() >= 7, "{}", examples.len());
+    for (name, text, is_for_agent) in examples {
+        // An agent reads the tables of clients too; the wrapper's tests read the examples by the wrapper's rules.
+        let scene = if is_for_agent { Scene::with_config(&text) } else { Scene::with_backend_and(&text) };
+        // The examples' names are made of users that every host has.
+        let scene = scene.variable("KEYSIDE_STORE_KEY", "an example");
+        let settings = scene.try_load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(is_for_agent || settings.exec != Default::default(), "{name}");
+    }
+}
+
+#[test]
+fn the_reference_page_names_every_example() {
+    let page = read("../docs/configuration.md");
+    for (name, ..) in examples() {
+        assert!(page.contains(&format!("](../config/examples/{name})")), "{name}");
+    }
 }
 
 #[test]

@@ -177,3 +177,20 @@ fn a_profile_that_nobody_wrote_is_a_mistake_that_lists_the_others() {
     let found = read("[profile.a]\n", Whose::Operator, Some("b"), &[]).expect_err("no such profile");
     assert!(found[0].what.contains('b') && found[0].hint.contains('a'));
 }
+
+#[test]
+fn every_example_is_right_for_the_wrapper_and_those_for_clients_in_a_working_directory() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples");
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let whose = if text.starts_with("# Client: ") { Whose::Directory } else { Whose::Operator };
+        let read = |wanted| {
+            read(&text, whose, wanted, &[]).unwrap_or_else(|found| panic!("{}: {found:?}", path.display())).exec
+        };
+        let exec = read(None);
+        for profile in text.lines().filter_map(|line| line.strip_prefix("[profile.")?.split_once(']')) {
+            assert_ne!(read(Some(profile.0)), exec, "{}", path.display());
+        }
+    }
+}
