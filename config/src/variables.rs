@@ -53,6 +53,7 @@ pub(crate) fn read(
             report.mistakes.push(Mistake::of_variable(&variable, "is not UTF-8"));
             continue;
         };
+        let (rest, inner) = split_inner(table, rest);
         let rest = matched(rest);
         let (name, key) = match (table.shape, rest.rsplit_once("__")) {
             (Shape::Keyed, Some((name, key))) => match resolved(name, &known_names(table.name)) {
@@ -72,21 +73,68 @@ pub(crate) fn read(
             _ => (String::new(), Some(rest.as_str())),
         };
         let entries = match key {
+            Some(key) if let Some(inner) = inner => vec![one_inner(key, inner, text, &place)],
             Some(key) => single(table, key, text, &place, report).into_iter().collect(),
             None => whole_table(table, text, &place, report),
         };
         let target = found.entry(table.name.to_owned()).or_default().entry(name).or_default();
         for entry in entries {
-            match target.iter().find(|other| other.name == entry.name).map(|other| &other.place) {
-                Some(Place::Variable(other)) => {
-                    let what = format!("sets `{}` a second time, after variable {other}; keep one of them", entry.name);
-                    report.mistake(&place, what);
-                }
-                _ => target.push(entry),
-            }
+            add(entry, target, &place, report);
         }
     }
     Variables { root: document(found), names }
+}
+
+/// Adds a variable's entry to those of the other variables: each key once, but tables under a key together.
+fn add(entry: Entry, target: &mut Vec<Entry>, place: &Place, report: &mut Report) {
+    let Some(index) = target.iter().position(|other| other.name == entry.name) else {
+        target.push(entry);
+        return;
+    };
+    match (&mut target[index], entry) {
+        (Entry { value: Placed { node: Node::Table(before), .. }, .. }, Entry { value, .. })
+            if matches!(value.node, Node::Table(_)) =>
+        {
+            let Node::Table(entries) = value.node else { return };
+            for entry in entries {
+                add(entry, before, place, report);
+            }
+        }
+        (other, entry) => {
+            let Place::Variable(other) = &other.place else { return };
+            let what = format!("sets `{}` a second time, after variable {other}; keep one of them", entry.name);
+            report.mistake(place, what);
+        }
+    }
+}
+
+/// Cuts `KEY__NAME` behind the key where the key holds a table of texts: `ENV__PGUSER` sets one of `env`. The name keeps
+/// its case, which means something to whoever reads the variable in the step.
+fn split_inner<'t>(table: &Table, rest: &'t str) -> (&'t str, Option<&'t str>) {
+    let holds_texts = |key: &str| {
+        let kind = table.key(&matched(key)).map(|key| key.kind);
+        matches!(kind, Some(Kind::TextTable | Kind::TemplateTable))
+    };
+    // Before the key of a table with names stands the name.
+    let mut start = match table.shape {
+        Shape::Keyed => rest.find("__").map_or(rest.len(), |at| at + 2),
+        _ => 0,
+    };
+    while let Some(length) = rest[start..].find("__") {
+        let end = start + length;
+        if holds_texts(&rest[start..end]) && end + 2 < rest.len() {
+            return (&rest[..end], Some(&rest[end + 2..]));
+        }
+        start = end + 2;
+    }
+    (rest, None)
+}
+
+/// The entry of a key that holds a table, with one text in it.
+fn one_inner(key: &str, name: &str, text: &str, place: &Place) -> Entry {
+    let placed = |node: Node| Placed { place: place.clone(), node };
+    let inner = Entry { name: name.to_owned(), place: place.clone(), value: placed(Node::Text(text.to_owned())) };
+    Entry { name: key.to_owned(), place: place.clone(), value: placed(Node::Table(vec![inner])) }
 }
 
 /// The entry of one key; its value is taken by the key's type.

@@ -127,3 +127,34 @@ fn a_variable_without_a_double_underscore_is_no_configuration() {
         .variable("OTHER__TTL", "nonsense")
         .load();
 }
+
+#[test]
+fn one_more_name_sets_one_text_of_a_table_as_the_wrapper_takes_it() {
+    let scene =
+        Scene::with_backend_and("[exec]\nenv = { A = \"file\", B = \"file\" }\n[profile.my-ci]\npristine = true\n")
+            .variable("KEYSIDE_EXEC__ENV__B", "{{db.user}}")
+            .variable("KEYSIDE_EXEC__env__Mixed__Case", "x")
+            .variable("KEYSIDE_EXEC__TEMPLATE", "{ a = \"t\" }")
+            .variable("KEYSIDE_EXEC__TEMPLATE__B", "u")
+            .variable("KEYSIDE_PROFILE__MY_CI__FILE_ENV__PW", "{{db.password}}")
+            .variable("KEYSIDE_PROFILE__NEW__ENV__X", "1");
+    let settings = scene.load();
+    let env = settings.exec.env.expect("a table");
+    let env: Vec<_> = env.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    assert_eq!(env, [("A", "file"), ("B", "{{db.user}}"), ("Mixed__Case", "x")]);
+    assert_eq!(settings.exec.template.expect("a table").len(), 2);
+    assert_eq!(settings.profiles["my-ci"].file_env.as_ref().expect("a table")["PW"], "{{db.password}}");
+    assert_eq!(settings.profiles["my-ci"].pristine, Some(true));
+    assert_eq!(settings.profiles["new"].env.as_ref().expect("a table")["X"], "1");
+    for (variable, value, part) in [
+        ("KEYSIDE_EXEC__ENV__B", "{{db", "malformed template under `B`"),
+        ("KEYSIDE_EXEC__ENV__", "x", "unknown key `env__`"),
+        ("KEYSIDE_EXEC__WAIT__X", "x", "unknown key `wait__x`"),
+        ("KEYSIDE_CACHE__TTL__X", "x", "unknown key `ttl__x`"),
+    ] {
+        let mistake = Scene::with_backend_and("").variable(variable, value).mistake();
+        assert_holds(&mistake, &[&format!("variable {variable}: "), part]);
+    }
+    let twice = Scene::with_backend_and("").variable("KEYSIDE_EXEC__ENV__A", "1").variable("KEYSIDE_EXEC__env__A", "2");
+    assert_holds(&twice.mistake(), &["sets `A` a second time, after variable KEYSIDE_EXEC__ENV__A"]);
+}
