@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyside_fuzz::properties::configuration(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keyside_fuzz::configuration::configuration(data));

@@ -1,6 +1,6 @@
 //! Fuzz targets for whatever reads text that Keyside did not write.
 //!
-//! * [`properties`]: what must hold, as plain functions of bytes.
+//! * [`properties`] of the grammars and of a [`configuration`]: what must hold, as plain functions of bytes.
 //! * `fuzz_targets/`: one libFuzzer program for each.
 //! * `seeds/`: inputs to start from.
 //! * `tests/`: the same functions over the seeds, on a stable toolchain.
@@ -9,4 +9,5 @@
 //! first folder receives what the fuzzer finds.
 #![forbid(unsafe_code)]
 
+pub mod configuration;
 pub mod properties;

@@ -19,14 +19,14 @@ fn every_reference_seed_holds() {
 
 #[test]
 fn every_configuration_seed_holds() {
-    every_seed("configuration", keyside_fuzz::properties::configuration);
+    every_seed("configuration", keyside_fuzz::configuration::configuration);
 }
 
 #[test]
 fn every_example_holds_as_a_configuration() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples");
     for example in std::fs::read_dir(examples).unwrap() {
-        keyside_fuzz::properties::configuration(&std::fs::read(example.unwrap().path()).unwrap());
+        keyside_fuzz::configuration::configuration(&std::fs::read(example.unwrap().path()).unwrap());
     }
 }
 
