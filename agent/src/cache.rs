@@ -9,8 +9,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::arena::Arena;
 use crate::backend::{BackendError, Description, Scope, Scopes, Secret};
 use crate::clock::Tick;
+use crate::held::Held;
 
 /// Within this time a reader's own `no-cache` costs at most one call a secret.
 pub const FORCED_REVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
@@ -80,8 +82,8 @@ pub struct Key<'a> {
 
 /// A secret in the cache, shared with the readers that are being answered from it.
 pub struct Cached {
-    /// The secret as the back-end gave it.
-    pub secret: Secret,
+    /// The secret, in memory of its own.
+    pub secret: Held,
     /// Counts changes over the whole cache, so it never goes back for any secret within one instance.
     pub revision: u64,
 }
@@ -222,6 +224,8 @@ impl<F> Default for Table<F> {
 pub struct Cache<F> {
     policies: Vec<Policy>,
     bounds: Bounds,
+    /// Where the values lie.
+    arena: Arc<Arena>,
     tables: Vec<[Table<F>; 4]>,
     /// Places whose back-end is gone: nothing is kept there any more.
     retired: HashSet<usize>,
@@ -252,6 +256,7 @@ impl<F: Clone> Cache<F> {
         Self {
             policies,
             bounds,
+            arena: Arena::new(),
             tables,
             retired: HashSet::new(),
             bytes: 0,
@@ -397,7 +402,7 @@ impl<F: Clone> Cache<F> {
         match result {
             Ok(secret) if !current => {
                 self.revision += 1;
-                let cached = Arc::new(Cached { secret, revision: self.revision });
+                let cached = Arc::new(Cached { secret: Held::new(&self.arena, secret), revision: self.revision });
                 (Ok(Hit { cached, age: now.since(began), stale: false }), Outcome::Unchanged)
             }
             Ok(secret) => self.store(key, began, now, secret),
@@ -440,13 +445,14 @@ impl<F: Clone> Cache<F> {
             forced = slot.forced;
             slot.failures = 0;
             slot.retry_at = None;
-            let known = &slot.cached.secret.description;
-            if known.version == secret.description.version && known.id == secret.description.id {
+            let known = &slot.cached.secret;
+            if known.is(&secret.description) {
                 slot.confirmed = slot.confirmed.max(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
-            if known.id == secret.description.id && slot.cached.secret.values.same_as(&secret.values) {
+            if known.id() == secret.description.id.as_deref() && known.has_values(&secret.values) {
                 // Touched, not changed: the new version is kept, and to readers it is the same revision.
+                let secret = Held::new(&self.arena, secret);
                 slot.cached = Arc::new(Cached { secret, revision: slot.cached.revision });
                 slot.confirmed = slot.confirmed.max(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
@@ -459,11 +465,10 @@ impl<F: Clone> Cache<F> {
             Some(cached) => cached,
             None => {
                 self.revision += 1;
-                Arc::new(Cached { secret, revision: self.revision })
+                Arc::new(Cached { secret: Held::new(&self.arena, secret), revision: self.revision })
             }
         };
-        let secret = &cached.secret;
-        let charge = secret.values.byte_size() + key.name.len() + ENTRY_OVERHEAD;
+        let charge = cached.secret.byte_size() + key.name.len() + ENTRY_OVERHEAD;
         // What can never fit is served to those who wait for it and not kept.
         let kept = charge <= self.bounds.max_bytes && self.bounds.max_entries > 0;
         if kept && !self.retired.contains(&key.backend) {
@@ -492,11 +497,11 @@ impl<F: Clone> Cache<F> {
         for scopes in ALL_SCOPES {
             let other = Key { scopes, ..key };
             let Some(slot) = self.tables[key.backend][table_index(scopes)].slots.get(key.name) else { continue };
-            let known = &slot.cached.secret.description;
-            if known.id != description.id || known.scope != description.scope {
+            let known = &slot.cached.secret;
+            if known.id() != description.id.as_deref() || known.scope() != description.scope {
                 continue;
             }
-            if known.version == description.version {
+            if known.version() == description.version {
                 same = Some(Arc::clone(&slot.cached));
             } else {
                 self.remove_slot(other);
@@ -620,9 +625,8 @@ impl<F: Clone> Cache<F> {
         for scopes in ALL_SCOPES {
             let table = &mut self.tables[backend][table_index(scopes)];
             for (name, slot) in &mut table.slots {
-                let known = &slot.cached.secret.description;
                 match resolved(scopes, name) {
-                    Some(listed) if listed.version == known.version && listed.id == known.id => {
+                    Some(listed) if slot.cached.secret.is(listed) => {
                         slot.confirmed = slot.confirmed.max(asked);
                         slot.failures = 0;
                         slot.retry_at = None;

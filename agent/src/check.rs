@@ -90,7 +90,7 @@ async fn look_up_all(
             pending.retain(|name| {
                 let hit = resolver.peek(backend, resolver.scopes(), name);
                 let Some(hit) = hit.filter(|hit| !hit.stale) else { return true };
-                let keys = hit.cached.secret.values.keys().map(str::to_owned).collect();
+                let keys = hit.cached.secret.keys().map(str::to_owned).collect();
                 verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
                 false
             });
@@ -126,7 +126,7 @@ async fn look_up_all(
                 match result {
                     Ok(found) => {
                         calls += u64::from(found.called);
-                        let keys = found.hit.cached.secret.values.keys().map(str::to_owned).collect();
+                        let keys = found.hit.cached.secret.keys().map(str::to_owned).collect();
                         verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
                     }
                     Err(miss) => {

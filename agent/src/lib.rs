@@ -8,7 +8,8 @@
 //! * [`api`]: the routes; the only place that knows HTTP serving.
 //! * [`check`]: the three validation levels.
 //! * [`resolver`]: precedence and scopes, one call in flight for each secret, one consistent set for each resolve.
-//! * [`cache`], [`breaker`]: freshness and pauses; pure, the clock is an argument.
+//! * [`cache`], [`held`], [`breaker`]: freshness and pauses; pure, the clock is an argument. `arena`: the memory of its
+//!   own that values lie in.
 //! * [`refresh`]: change detection.
 //! * [`backend`], [`layout`]: places that store secrets, and how ZenML writes them there.
 //! * [`audit`], [`memory`], [`shutdown`], [`clock`], [`timer`].
@@ -19,12 +20,14 @@
 
 pub mod access;
 pub mod api;
+mod arena;
 pub mod audit;
 pub mod backend;
 pub mod breaker;
 pub mod cache;
 pub mod check;
 pub mod clock;
+pub mod held;
 pub mod layout;
 pub mod listen;
 pub mod memory;
@@ -42,3 +45,4 @@ pub mod timer;
 pub use memory::harden;
 pub use reload::Loader;
 pub use run::{RunOptions, StartError, run};
+pub use sys::wiping::WipingAllocator;

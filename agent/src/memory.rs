@@ -1,6 +1,6 @@
 //! What keeps other processes of the same user out of the agent's memory, and the agent itself small in rights.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
 };
@@ -8,13 +8,20 @@ use rustix::thread::{
 /// Makes this process undumpable and without core files, and gives up gaining privileges: the first statement of the
 /// agent's main, before a secret can be in memory.
 ///
+/// As much memory may be locked as the hard limit allows: cached values are, one region after the other.
+///
 /// After it `/proc/PID/environ` and `/proc/PID/mem` are closed to the same uid, and so are `ptrace` and `pidfd_getfd`.
 ///
 /// Errors: the kernel's own, where a sandbox forbids these calls; trying again does not help.
 pub fn harden() -> std::io::Result<()> {
+    // A second line: a core that is written all the same holds no memory. Without /proc the first line stands alone.
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     rustix::thread::set_no_new_privs(true)?;
+    let locked = getrlimit(Resource::Memlock);
+    // Nothing depends on it: what cannot be locked is said when it happens.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: locked.maximum, maximum: locked.maximum });
     Ok(())
 }
 

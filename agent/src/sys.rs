@@ -1,5 +1,9 @@
-//! The system calls that no safe library offers. The only unsafe code of the agent.
+//! The system calls that no safe library offers, memory apart from the heap, and the allocator. The only unsafe code of
+//! the agent.
 #![allow(unsafe_code)]
+
+pub(crate) mod pages;
+pub(crate) mod wiping;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -20,7 +20,7 @@ pub fn json(out: &mut SecretBuffer, pairs: &Pairs<'_>, indent: &str) {
         out.push(format!("{indent}  ").as_bytes());
         push_string(out, key);
         out.push(b": ");
-        push_value(out, value);
+        push_value(out, *value);
         out.push(if index + 1 == pairs.len() { b"\n" } else { b",\n" });
     }
     out.push(indent.as_bytes());
@@ -43,7 +43,7 @@ pub fn yaml(out: &mut SecretBuffer, pairs: &Pairs<'_>, indent: &str) {
         match std::str::from_utf8(value.expose()) {
             Ok(text) => push_yaml_string(out, text),
             // Flow style of one JSON object is YAML too.
-            Err(_) => push_value(out, value),
+            Err(_) => push_value(out, *value),
         }
         out.push(b"\n");
     }

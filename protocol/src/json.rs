@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::value::{SecretValue, SecretValues};
+use crate::value::{SecretRef, SecretValue, SecretValues};
 
 /// A growing byte buffer for text that holds secret values.
 ///
@@ -93,9 +93,9 @@ pub fn push_escaped(out: &mut SecretBuffer, text: &str) {
 }
 
 /// Appends a value: a JSON string, or `{"base64": "..."}` when the bytes are not UTF-8.
-pub fn push_value(out: &mut SecretBuffer, value: &SecretValue) {
+pub fn push_value<'a>(out: &mut SecretBuffer, value: impl Into<SecretRef<'a>>) {
     // expose: into the wiped buffer of a reply.
-    let bytes = value.expose();
+    let bytes = value.into().expose();
     match std::str::from_utf8(bytes) {
         Ok(text) => push_string(out, text),
         Err(_) => {
@@ -109,7 +109,7 @@ pub fn push_value(out: &mut SecretBuffer, value: &SecretValue) {
 }
 
 /// Appends `{"key": value, ...}` in byte order of the key.
-pub fn push_values<'a>(out: &mut SecretBuffer, values: impl Iterator<Item = (&'a str, &'a SecretValue)>) {
+pub fn push_values<'a, V: Into<SecretRef<'a>>>(out: &mut SecretBuffer, values: impl Iterator<Item = (&'a str, V)>) {
     out.push(b"{");
     for (index, (key, value)) in values.enumerate() {
         if index > 0 {

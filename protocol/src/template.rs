@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::json::{SecretBuffer, push_escaped};
 use crate::reference::{Reference, is_blank, is_brace};
-use crate::value::SecretValue;
+use crate::value::{SecretRef, SecretValue};
 
 /// The most bytes that [`Template::render`] makes out of several parts or through a filter.
 ///
@@ -147,17 +147,21 @@ impl Template {
     ///
     /// # Errors
     /// When a filter cannot take a value, or the result has more than [`MAX_RENDERED_BYTES`].
-    pub fn render<'v>(&self, value_of: impl Fn(&Reference) -> &'v SecretValue) -> Result<SecretValue, RenderError> {
+    pub fn render<'v, V: Into<SecretRef<'v>>>(
+        &self,
+        value_of: impl Fn(&Reference) -> V,
+    ) -> Result<SecretValue, RenderError> {
         self.render_within(MAX_RENDERED_BYTES, value_of)
     }
 
     /// Does what [`render`](Self::render) does with another bound, in bytes. A single placeholder without filters has no
     /// bound but its value's own size.
-    pub fn render_within<'v>(
+    pub fn render_within<'v, V: Into<SecretRef<'v>>>(
         &self,
         limit: usize,
-        value_of: impl Fn(&Reference) -> &'v SecretValue,
+        value_of: impl Fn(&Reference) -> V,
     ) -> Result<SecretValue, RenderError> {
+        let value_of = |reference: &Reference| value_of(reference).into();
         if let Some(reference) = self.as_single_reference() {
             // expose: copied into the rendered value.
             return Ok(SecretValue::copy_of(value_of(reference).expose()));

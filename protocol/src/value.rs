@@ -40,6 +40,49 @@ impl SecretValue {
     }
 }
 
+/// A look at one secret value that lies somewhere else: in a [`SecretValue`], or in memory that a program keeps apart.
+///
+/// Nothing formats or compares it either; a copy of it is a copy of the reference.
+#[derive(Clone, Copy)]
+pub struct SecretRef<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> SecretRef<'a> {
+    /// Looks at `bytes`, whose owner wipes them.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Returns the bytes. Each call states in a comment where they go.
+    pub fn expose(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Returns the number of bytes.
+    pub fn len(self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Tells whether the value is the empty string.
+    pub fn is_empty(self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Tells whether both are the same bytes; takes as long for a late difference as for none.
+    pub fn same_as(self, other: Self) -> bool {
+        self.len() == other.len()
+            && self.bytes.iter().zip(other.bytes).fold(0, |seen, (left, right)| seen | (left ^ right)) == 0
+    }
+}
+
+impl<'a> From<&'a SecretValue> for SecretRef<'a> {
+    fn from(value: &'a SecretValue) -> Self {
+        // expose: a look at the same bytes, no copy.
+        Self::new(value.expose())
+    }
+}
+
 /// The key-value pairs of one secret, in byte order of the key; may be empty.
 ///
 /// A sorted list: a secret has few keys, and a reader finds one in a single run through memory.

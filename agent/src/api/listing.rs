@@ -99,16 +99,14 @@ fn summary(
     description: &Description,
     scopes: Scopes,
 ) -> SecretSummary {
-    let hit = agent
-        .resolver
-        .peek(backend, scopes, name)
-        .filter(|hit| hit.cached.secret.description.scope == description.scope);
+    let hit =
+        agent.resolver.peek(backend, scopes, name).filter(|hit| hit.cached.secret.scope() == description.scope);
     let granted = |keys: &mut dyn Iterator<Item = &str>| {
         keys.filter(|key| viewer.may_read_key(name, key)).map(str::to_owned).collect::<Vec<_>>()
     };
     let keys = match (&description.keys, &hit) {
         (Some(keys), _) => Some(granted(&mut keys.iter().map(String::as_str))),
-        (None, Some(hit)) => Some(granted(&mut hit.cached.secret.values.keys())),
+        (None, Some(hit)) => Some(granted(&mut hit.cached.secret.keys())),
         (None, None) => None,
     };
     SecretSummary {

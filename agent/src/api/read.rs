@@ -42,14 +42,14 @@ pub(super) async fn secret(
     if matches_etag(request.headers(), &etag) {
         return Ok(not_modified(etag));
     }
-    let description = &cached.secret.description;
-    let mut body = SecretBuffer::with_capacity(cached.secret.values.byte_size() * 5 / 4 + 512);
+    let secret = &cached.secret;
+    let mut body = SecretBuffer::with_capacity(cached.secret.byte_size() * 5 / 4 + 512);
     body.push(b"{\"name\":");
-    push_string(&mut body, &description.name);
+    push_string(&mut body, secret.name());
     body.push(b",\"id\":");
-    push_optional(&mut body, description.id.as_deref());
+    push_optional(&mut body, secret.id());
     body.push(b",\"scope\":");
-    push_optional(&mut body, description.scope_label);
+    push_optional(&mut body, secret.scope_label());
     body.push(b",\"backend\":");
     push_string(&mut body, &agent.resolver.sources()[found.backend].name);
     body.push(b",\"instance\":");
@@ -83,10 +83,10 @@ pub(super) async fn value(
     }
     let found = find(agent, viewer, name, selection, want(request.headers()), draft, label).await?;
     let cached = &found.hit.cached;
-    let Some(position) = cached.secret.values.position(key) else {
+    let Some(position) = cached.secret.position(key) else {
         let backend = &agent.resolver.sources()[found.backend].name;
         let what = format!("secret `{name}` in back-end `{backend}` has no key `{key}`");
-        let granted = cached.secret.values.keys().filter(|key| viewer.may_read_key(name, key));
+        let granted = cached.secret.keys().filter(|key| viewer.may_read_key(name, key));
         let error = ApiError::new(Code::KeyNotFound, what);
         return Err(match nearest(key, granted) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -121,7 +121,7 @@ pub(super) fn value_from_memory(agent: &Agent, connection: &Connection, request:
         return None;
     }
     let hit = agent.resolver.recall(name)?;
-    let value = hit.cached.secret.values.position(key)?;
+    let value = hit.cached.secret.position(key)?;
     Some(value_reply(agent, &hit, value))
 }
 
@@ -135,7 +135,7 @@ fn value_reply(agent: &Agent, hit: &Hit, position: usize) -> Reply {
         if *name == ETAG {
             *value = etag(agent.resolver.instance(), hit.cached.revision);
         } else if *name == KEYSIDE_VERSION {
-            *value = header_text(&hit.cached.secret.description.version);
+            *value = header_text(hit.cached.secret.version());
         } else if *name == KEYSIDE_STALE && hit.stale {
             *value = HeaderValue::from_static("true");
         } else if *name == AGE {
@@ -165,7 +165,7 @@ struct ValueBody {
 impl AsRef<[u8]> for ValueBody {
     fn as_ref(&self) -> &[u8] {
         // expose: to the socket, as the reply's body.
-        self.cached.secret.values.at(self.position).expose()
+        self.cached.secret.at(self.position).expose()
     }
 }
 
@@ -189,7 +189,7 @@ async fn find(
     if let (true, Ok(found)) = (agent.audit.is_on(), &result) {
         draft.cache = cache_state(found);
         draft.backend.clone_from(&agent.resolver.sources()[found.backend].name);
-        draft.version.clone_from(&found.hit.cached.secret.description.version);
+        draft.version = found.hit.cached.secret.version().to_owned();
     }
     match result {
         Ok(found) => Ok(found),
@@ -280,7 +280,7 @@ fn header_text(text: &str) -> HeaderValue {
 /// Appends `"version":...,"revision":...,"stale":...,"age_seconds":...`.
 pub(super) fn push_state(body: &mut SecretBuffer, hit: &Hit) {
     body.push(b"\"version\":");
-    push_string(body, &hit.cached.secret.description.version);
+    push_string(body, hit.cached.secret.version());
     let state =
         format!(",\"revision\":{},\"stale\":{},\"age_seconds\":{}", hit.cached.revision, hit.stale, hit.age.as_secs());
     body.push(state.as_bytes());
@@ -288,7 +288,7 @@ pub(super) fn push_state(body: &mut SecretBuffer, hit: &Hit) {
 
 /// Appends the pairs that the viewer may read.
 pub(super) fn push_granted(body: &mut SecretBuffer, viewer: &Viewer<'_>, name: &str, cached: &Cached) {
-    push_values(body, cached.secret.values.iter().filter(|(key, _)| viewer.may_read_key(name, key)));
+    push_values(body, cached.secret.iter().filter(|(key, _)| viewer.may_read_key(name, key)));
 }
 
 fn push_optional(body: &mut SecretBuffer, text: Option<&str>) {

@@ -96,10 +96,10 @@ pub(super) async fn resolve(
         if let Some(miss) = misses.get(name) {
             add_miss(agent, viewer, &mut failures, reference.to_string(), name, miss);
         } else if let Some(found) = secrets.get(name)
-            && found.hit.cached.secret.values.get(key).is_none()
+            && found.hit.cached.secret.get(key).is_none()
         {
             let backend = agent.resolver.sources()[found.backend].name.clone();
-            let granted = found.hit.cached.secret.values.keys().filter(|key| viewer.may_read_key(name, key));
+            let granted = found.hit.cached.secret.keys().filter(|key| viewer.may_read_key(name, key));
             let hint = match nearest(key, granted) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("`keyside secret get {name}` shows its keys"),
@@ -118,7 +118,7 @@ pub(super) async fn resolve(
         let backends: BTreeSet<_> = secrets.values().map(|found| found.backend).collect();
         let backends = backends.into_iter().map(|backend| agent.resolver.sources()[backend].name.as_str());
         draft.backend = backends.collect::<Vec<_>>().join(", ");
-        let versions = secrets.values().map(|found| found.hit.cached.secret.description.version.as_str());
+        let versions = secrets.values().map(|found| found.hit.cached.secret.version());
         draft.version = versions.collect::<Vec<_>>().join(", ");
     }
     let values = if failures.is_empty() { render(&wanted, &secrets, &mut failures) } else { BTreeMap::new() };
@@ -184,7 +184,6 @@ fn render<'a>(
             .hit
             .cached
             .secret
-            .values
             .get(reference.key())
             .expect("a missing key is a failure, and with failures nothing is rendered")
     };
@@ -223,7 +222,7 @@ fn write_reply(
     secrets: &BTreeMap<String, Found>,
 ) -> SecretBuffer {
     let size: usize = values.values().map(SecretValue::len).sum::<usize>()
-        + whole.iter().map(|name| secrets[name].hit.cached.secret.values.byte_size()).sum::<usize>();
+        + whole.iter().map(|name| secrets[name].hit.cached.secret.byte_size()).sum::<usize>();
     let mut body = SecretBuffer::with_capacity(size * 5 / 4 + 256 + 64 * values.len());
     body.push(b"{\"generation\":");
     push_string(&mut body, generation);

@@ -230,7 +230,7 @@ async fn precondition(
     if found.hit.stale || !if_match.iter().any(|value| lists_etag(value, &etag)) {
         return Err(changed(name));
     }
-    Ok(Some(found.hit.cached.secret.description.version.clone()))
+    Ok(Some(found.hit.cached.secret.version().to_owned()))
 }
 
 fn changed(name: &str) -> ApiError {

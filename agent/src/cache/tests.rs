@@ -524,7 +524,7 @@ proptest! {
 
 fn check_hit(hit: &Hit, held: Option<(String, u64)>, now: u64) -> Result<(), TestCaseError> {
     let Some((version, confirmed)) = held else { return Err(TestCaseError::fail("served what is not held")) };
-    prop_assert_eq!(&hit.cached.secret.description.version, &version);
+    prop_assert_eq!(hit.cached.secret.version(), &version);
     prop_assert_eq!(hit.age.as_secs(), now - confirmed);
     prop_assert!(hit.age < MAX_STALE, "nothing is served past max_stale");
     prop_assert_eq!(hit.stale, hit.age >= TTL);

@@ -42,7 +42,7 @@ fn resolver_of(backends: Vec<(SourceOptions, Arc<FakeBackend>)>) -> Arc<Resolver
 
 async fn value(resolver: &Arc<Resolver>, name: &str, key: &str) -> Result<String, BackendError> {
     let found = resolver.secret(name, Selection::default(), Want::Usual).await.map_err(|miss| miss.error)?;
-    let value = found.hit.cached.secret.values.get(key).expect("the key is there");
+    let value = found.hit.cached.secret.get(key).expect("the key is there");
     Ok(String::from_utf8_lossy(value.expose()).into_owned())
 }
 
@@ -53,7 +53,7 @@ async fn the_first_back_end_that_has_the_secret_wins_and_a_key_missing_there_is_
     let resolver = resolver(&[("store", &store), ("legacy", &legacy)]);
     assert_eq!(value(&resolver, "db", "user").await, Ok("from store".to_owned()));
     let found = resolver.secret("db", Selection::default(), Want::Usual).await.expect("found");
-    assert!(found.hit.cached.secret.values.get("pw").is_none());
+    assert!(found.hit.cached.secret.get("pw").is_none());
     assert_eq!(value(&resolver, "only", "k").await, Ok("v".to_owned()));
     assert_eq!(legacy.fetches_of("db"), 0);
 }
@@ -88,7 +88,7 @@ async fn the_private_secret_hides_the_public_one_unless_the_caller_names_a_scope
     assert_eq!(value(&resolver, "db", "k").await, Ok("private".to_owned()));
     let public = Selection { scopes: Some(Scopes::PublicOnly), ..Selection::default() };
     let found = resolver.secret("db", public, Want::Usual).await.expect("found");
-    assert_eq!(found.hit.cached.secret.description.scope, Scope::Public);
+    assert_eq!(found.hit.cached.secret.scope(), Scope::Public);
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn a_generation_is_read_again_when_a_secret_was_replaced_under_it() {
     hold.release();
     assert!(replacing.await.expect("no panic"));
     let generation = reading.await.expect("no panic").ok().expect("everything is there");
-    let a = generation.secrets["a"].hit.cached.secret.values.get("k").expect("there");
+    let a = generation.secrets["a"].hit.cached.secret.get("k").expect("there");
     assert_eq!(a.expose(), b"a2");
 }
 
