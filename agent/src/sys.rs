@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod pages;
+#[cfg(feature = "zenml-sql")]
+pub(crate) mod sqlite_memory;
 pub(crate) mod wiping;
 
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -15,6 +15,7 @@ use super::error::{Doing, Place, inspect};
 use super::read::columns;
 use super::write::new_id;
 use super::{sqlite, timestamp};
+use crate::sys::sqlite_memory::wipe_freed_sqlite_memory;
 
 /// Column for column what ZenML 0.98 makes.
 const TABLES: &str = r#"
@@ -109,6 +110,8 @@ fn cannot_make(place: &Place, errno: i32) -> BackendError {
 }
 
 async fn make(place: &Place, draft: &Path) -> Result<(), BackendError> {
+    // Before the first connection of this process, whoever it is that makes the store.
+    let _ = wipe_freed_sqlite_memory();
     let io = |error: std::io::Error| cannot_make(place, error.raw_os_error().unwrap_or(0));
     // Ours from the first byte: SQLite would make it with the umask's mode.
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(io)?;

@@ -28,6 +28,7 @@ use super::{
     Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Update, WriteBackend, WriteError,
 };
 use crate::layout::zenml::StoreKey;
+use crate::sys::sqlite_memory::wipe_freed_sqlite_memory;
 
 /// One data base of ZenML.
 struct ZenmlSql {
@@ -45,6 +46,9 @@ struct ZenmlSql {
 /// Opens the back-end that `settings` and `sql` describe. Touches no file yet: a store may appear later.
 pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Result<Opened, BackendError> {
     let place = Place { backend: settings.name.clone(), path: sql.path.clone() };
+    if !wipe_freed_sqlite_memory() {
+        tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
+    }
     let store = Arc::new(ZenmlSql {
         connections: Connections::new(place.clone(), settings.timeout, settings.parallelism),
         place,

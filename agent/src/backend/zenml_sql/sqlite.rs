@@ -62,8 +62,9 @@ impl Connections {
         if let Some(reader) = kept {
             return Ok(reader);
         }
-        // Never `immutable`: it would read past locks, journals and changes.
-        let options = self.options().read_only(true);
+        // Never `immutable`: it would read past locks, journals and changes. No page outlives its statement: it may hold
+        // values that the cache has long forgotten, and the kernel has the file in memory anyway.
+        let options = self.options().read_only(true).pragma("cache_size", "0");
         let connection = options.connect().await.map_err(|error| self.place.failure(Doing::Reading, &error))?;
         Ok(Reader { connection, file })
     }
@@ -106,6 +107,8 @@ impl Connections {
 
     fn options(&self) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
+            // What SQLite sorts or keeps aside would else go to a file in /tmp.
+            .pragma("temp_store", "MEMORY")
             .filename(&self.place.path)
             .create_if_missing(false)
             .busy_timeout(self.busy)
