@@ -26,8 +26,10 @@ const GRAIN: usize = 8;
 pub(crate) struct Arena {
     free: Mutex<Free>,
     next_region: AtomicUsize,
-    warned: AtomicBool,
 }
+
+/// Whether the operator has been told: once for all arenas that this process ever has.
+static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// What is not in use. Neighbours are always one span.
 #[derive(Default)]
@@ -87,8 +89,7 @@ impl Free {
 impl Arena {
     /// An arena without any region yet.
     pub(crate) fn new() -> Arc<Self> {
-        let (free, warned) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { free, next_region: AtomicUsize::new(FIRST_REGION), warned })
+        Arc::new(Self { free: Mutex::default(), next_region: AtomicUsize::new(FIRST_REGION) })
     }
 
     fn free(&self) -> MutexGuard<'_, Free> {
@@ -107,7 +108,7 @@ impl Arena {
             let Ok((mut span, keeping)) = Span::map(bytes.max(region)) else {
                 std::alloc::handle_alloc_error(std::alloc::Layout::new::<u8>())
             };
-            if keeping == Keeping::Unlocked && !self.warned.swap(true, Ordering::Relaxed) {
+            if keeping == Keeping::Unlocked && !WARNED.swap(true, Ordering::Relaxed) {
                 warn_unlocked();
             }
             if span.len() > bytes {

@@ -8,7 +8,24 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 /// A random value of two halves, with characters between them that every escaping changes.
 pub struct Canary {
     text: String,
-    needles: Vec<(&'static str, Vec<u8>)>,
+    needles: Needles,
+}
+
+/// Forms and their bytes, by the first byte: one run through a text looks for all of them.
+struct Needles(Vec<Vec<(&'static str, Vec<u8>)>>);
+
+impl Needles {
+    fn of(parts: &[&str]) -> Self {
+        let mut by_first = vec![Vec::<(&str, Vec<u8>)>::new(); 256];
+        for (form, needle) in parts.iter().flat_map(|part| needles(part)) {
+            let Some(first) = needle.first() else { continue };
+            let known = &mut by_first[usize::from(*first)];
+            if !known.iter().any(|(_, other)| *other == needle) {
+                known.push((form, needle));
+            }
+        }
+        Self(by_first)
+    }
 }
 
 impl Canary {
@@ -17,13 +34,13 @@ impl Canary {
         let (left, right) = (random_hex(), random_hex());
         let text = format!("{left}/\"\\é% +&{right}");
         // A half alone, too: it would show in a text that was cut off, and in any escaped form.
-        let needles = [text.as_str(), &left, &right].map(needles).concat();
+        let needles = Needles::of(&[&text, &left, &right]);
         Self { text, needles }
     }
 
     /// Takes `text`, which should be long enough to be found nowhere by chance.
     pub fn of(text: &str) -> Self {
-        Self { text: text.to_owned(), needles: needles(text) }
+        Self { text: text.to_owned(), needles: Needles::of(&[text]) }
     }
 
     /// Returns the value.
@@ -33,7 +50,10 @@ impl Canary {
 
     /// Returns the form in which the value, or a half of it, stands in `bytes`.
     pub fn found_in(&self, bytes: &[u8]) -> Option<&'static str> {
-        self.needles.iter().find(|(_, needle)| contains(bytes, needle)).map(|(form, _)| *form)
+        bytes.iter().enumerate().find_map(|(at, first)| {
+            let candidates = &self.needles.0[usize::from(*first)];
+            candidates.iter().find(|(_, needle)| bytes[at..].starts_with(needle)).map(|(form, _)| *form)
+        })
     }
 }
 
@@ -57,12 +77,6 @@ fn needles(part: &str) -> Vec<(&'static str, Vec<u8>)> {
         needles.push(("as base64url", aligned(&URL_SAFE_NO_PAD, bytes, shift)));
     }
     needles
-}
-
-/// Tells whether `needle` stands in `bytes`.
-pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    let Some(first) = needle.first() else { return true };
-    bytes.iter().enumerate().any(|(at, byte)| byte == first && bytes[at..].starts_with(needle))
 }
 
 /// Sixteen random hexadecimal digits.

@@ -103,6 +103,11 @@ impl Home {
         self.canary.text()
     }
 
+    /// Returns the planted value with the forms that it is searched for in.
+    pub fn planted_value(&self) -> &Canary {
+        &self.canary
+    }
+
     /// Searches for this value, too.
     pub fn watch_for(&self, value: &str) {
         self.watched.borrow_mut().push(Canary::of(value));

@@ -11,6 +11,7 @@
 //! * [`agent`]: an agent that is ready, and ended with the scenario.
 //! * [`socket_client`]: bytes to the socket and replies from it.
 //! * [`zenml`]: the real ZenML, one process driven line by line.
+//! * [`process_memory`]: what stands in the memory of a running process.
 //! * [`eventually`]: waiting without sleeping.
 //! * [`remark`]: figures, and what this machine cannot show.
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod canary;
 pub mod eventually;
 pub mod home;
+pub mod process_memory;
 pub mod programs;
 pub mod remark;
 pub mod run;

@@ -1,38 +1,32 @@
 //! What other processes of the same user can see of a running agent: nothing.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::{Command, Stdio};
 
+use keyside_tests::remark::remark;
 use keyside_tests::{Home, programs};
-use rustix::process::{Gid, Uid};
 
 /// The uid of the agent and of whoever looks at it: a user's own, for root may look at anything.
 fn uid() -> u32 {
     if programs::is_root() { 1000 } else { rustix::process::geteuid().as_raw() }
 }
 
-/// Opens and reads files as that user; says of each whether it could be read.
-fn readable(files: Vec<String>) -> Vec<(String, bool)> {
-    let look = move || {
-        if programs::is_root() {
-            rustix::thread::set_thread_groups(&[]).unwrap();
-            rustix::thread::set_thread_gid(Gid::from_raw(uid())).unwrap();
-            rustix::thread::set_thread_uid(Uid::from_raw(uid())).unwrap();
-        }
-        files
-            .into_iter()
-            .map(|file| {
-                let opened = std::fs::File::open(&file).is_ok();
-                (file, opened)
-            })
-            .collect()
-    };
-    std::thread::spawn(look).join().unwrap()
+/// Ways into another process of the same user, and whether each is open: tried as that user.
+fn ways_into(home: &Home, pid: u32) -> BTreeMap<String, bool> {
+    let pry = home.python([programs::package().join("peers/pry.py")]).arg(pid.to_string());
+    let text = if programs::is_root() { pry.as_user(uid()) } else { pry }.end().expect_code(0).text();
+    let ways: BTreeMap<_, _> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(way, found)| (way.to_owned(), found == "open"))
+        .collect();
+    assert!(ways.len() > 10, "{text}");
+    ways
 }
 
-fn private_files(pid: u32) -> Vec<String> {
-    ["environ", "mem", "maps", "auxv"].iter().map(|file| format!("/proc/{pid}/{file}")).collect()
+fn open(ways: &BTreeMap<String, bool>) -> Vec<&str> {
+    ways.iter().filter(|(_, open)| **open).map(|(way, _)| way.as_str()).collect()
 }
 
 #[test]
@@ -54,21 +48,18 @@ fn a_process_of_the_same_user_cannot_read_the_agents_environment_or_memory() {
     // The agent holds the value by now.
     assert_eq!(client.value("canary", "value").expect(200).body, home.canary().as_bytes());
 
-    // The same eyes see an ordinary process of that user, so they would see the agent too.
-    let mut ordinary = Command::new("sleep");
-    ordinary.arg("1000").stdin(Stdio::null());
-    if programs::is_root() {
-        std::os::unix::process::CommandExt::uid(&mut ordinary, uid());
-        std::os::unix::process::CommandExt::gid(&mut ordinary, uid());
+    // The same eyes see into an ordinary process of that user, so they would see into the agent too.
+    let ordinary = keyside_tests::run::Run::new(&home, "/bin/sleep".into()).arg("1000");
+    let ordinary = if programs::is_root() { ordinary.as_user(uid()) } else { ordinary }.start();
+    let ways = ways_into(&home, ordinary.pid());
+    let expected = ["environ", "mem", "maps", "auxv", "fd"];
+    assert!(expected.iter().all(|way| ways[*way]), "{ways:?}");
+    for way in ["ptrace", "pidfd_getfd", "process_vm_readv"].into_iter().filter(|way| !ways[*way]) {
+        remark(format!("not shown here: `{way}` is closed even into an ordinary process"));
     }
-    let mut ordinary = ordinary.spawn().unwrap();
-    let seen = readable(vec![format!("/proc/{}/environ", ordinary.id())]);
-    ordinary.kill().unwrap();
-    ordinary.wait().unwrap();
-    assert!(seen.iter().all(|(_, readable)| *readable), "{seen:?}");
 
-    let seen = readable(private_files(agent.pid()));
-    assert!(seen.iter().all(|(_, readable)| !readable), "{seen:?}");
+    let ways = ways_into(&home, agent.pid());
+    assert!(open(&ways).is_empty(), "{ways:?}");
     // A process that is not dumpable belongs to root in /proc.
     let owner = std::fs::metadata(format!("/proc/{}/environ", agent.pid())).unwrap().uid();
     assert_eq!(owner, 0, "the agent is dumpable");
@@ -86,6 +77,33 @@ fn the_agent_writes_no_core_file_and_gains_no_privileges() {
 }
 
 #[test]
+fn every_descriptor_of_the_agent_is_closed_on_exec() {
+    let home = Home::new();
+    let agent = home.agent_with(&home.planted().backend(""));
+    let mut client = agent.client();
+    assert_eq!(client.value("canary", "value").expect(200).body, home.canary().as_bytes());
+    // Its /proc belongs to root.
+    let Ok(all) = std::fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())) else {
+        return remark("not shown here: only root sees the agent's descriptors");
+    };
+    let mut seen = 0;
+    for entry in all.flatten() {
+        let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        let Ok(info) = std::fs::read_to_string(entry.path()) else { continue };
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        let close_on_exec = u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 != 0;
+        // Standard streams are everybody's, and so is what whoever started us left open for all.
+        let is_inherited = std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|ours| {
+            std::fs::metadata(format!("/proc/{}/fd/{number}", agent.pid()))
+                .is_ok_and(|theirs| (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+        });
+        assert!(number < 3 || close_on_exec || is_inherited, "descriptor {number} is not closed on exec: {info}");
+        seen += 1;
+    }
+    assert!(seen > 5, "listener, connection, poll, lock and the standard streams");
+}
+
+#[test]
 fn a_wrapper_that_waits_for_its_agent_is_closed_to_the_same_user_too() {
     let home = Home::new();
     if programs::is_root() {
@@ -99,8 +117,8 @@ fn a_wrapper_that_waits_for_its_agent_is_closed_to_the_same_user_too() {
     keyside_tests::eventually::eventually("the wrapper has begun", || {
         (std::fs::metadata(&environ).unwrap().uid() == 0).then_some(())
     });
-    let seen = readable(private_files(waiting.pid()));
-    assert!(waiting.is_running() && seen.iter().all(|(_, readable)| !readable), "{seen:?}");
+    let ways = ways_into(&home, waiting.pid());
+    assert!(waiting.is_running() && open(&ways).is_empty(), "{ways:?}");
 }
 
 #[test]

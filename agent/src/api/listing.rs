@@ -99,8 +99,7 @@ fn summary(
     description: &Description,
     scopes: Scopes,
 ) -> SecretSummary {
-    let hit =
-        agent.resolver.peek(backend, scopes, name).filter(|hit| hit.cached.secret.scope() == description.scope);
+    let hit = agent.resolver.peek(backend, scopes, name).filter(|hit| hit.cached.secret.scope() == description.scope);
     let granted = |keys: &mut dyn Iterator<Item = &str>| {
         keys.filter(|key| viewer.may_read_key(name, key)).map(str::to_owned).collect::<Vec<_>>()
     };
