@@ -15,6 +15,7 @@
 //! * `key_material`: secrets that a setting only points at.
 //! * `zenml`: the store found from ZenML's own environment when no back-end is configured.
 //! * [`settings`]: what comes out.
+//! * `reference_page`, in tests alone: what each key means, and the tables of docs/configuration.md made of it.
 #![forbid(unsafe_code)]
 
 mod accounts;
