@@ -26,6 +26,9 @@ use crate::serve::{Hall, serve_embedded};
 use crate::shutdown::Signals;
 use crate::timer::Timer;
 
+/// Mistakes of one reading that are told in the log.
+const MOST_TOLD: usize = 100;
+
 /// The name of the listener that `[agent] socket`, or a default path, stands for.
 const OWN_LISTENER: &str = "agent";
 
@@ -241,10 +244,12 @@ impl House {
             let settings = match result {
                 Ok(settings) => settings,
                 Err(error) => {
-                    for mistake in &error.mistakes {
+                    for mistake in error.mistakes.iter().take(MOST_TOLD) {
                         tracing::error!(hint = mistake.hint, "configuration: {mistake}");
                     }
-                    tracing::error!("the configuration has mistakes: the one before stays in force");
+                    let mistakes = error.mistakes.len();
+                    let hint = "`keyside agent --check-config` lists all of them";
+                    tracing::error!(mistakes, hint, "the configuration has mistakes: the one before stays in force");
                     continue;
                 }
             };
