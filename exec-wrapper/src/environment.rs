@@ -209,6 +209,11 @@ impl Block {
         }
     }
 
+    /// Removes every variable of that name.
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        self.entries.retain(|entry| entry.name() != name);
+    }
+
     /// Returns the value of the first variable of that name.
     pub(crate) fn get(&self, wanted: &[u8]) -> Option<&[u8]> {
         self.entries.iter().find(|entry| entry.name() == wanted).and_then(|entry| match entry {
@@ -328,5 +333,8 @@ mod tests {
         assert_eq!(strings, [b"A=new".to_vec(), b"B=2".to_vec(), b"C".to_vec(), b"D=".to_vec()]);
         assert_eq!((block.get(b"A"), block.get(b"D"), block.get(b"C")), (Some(&b"new"[..]), Some(&b""[..]), None));
         assert_eq!(block.inherited_size(), (2, 4));
+        block.keep(c"A=again");
+        block.remove(b"A");
+        assert_eq!((block.get(b"A"), block.get(b"D")), (None, Some(&b""[..])));
     }
 }

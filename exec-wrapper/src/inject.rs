@@ -6,7 +6,7 @@ use keyside_protocol::value::SecretValue;
 
 use crate::deny;
 use crate::environment::{Block, Inherited, Slot};
-use crate::files::{self, Directory, FileName};
+use crate::files::{self, FileName, Files};
 use crate::limits::{self, Sized};
 use crate::plan::Plan;
 use crate::report::Complaint;
@@ -17,7 +17,7 @@ pub(crate) fn inject(
     plan: &Plan,
     inherited: &Inherited,
     answers: &Answers,
-    directory: Option<&Directory>,
+    place: Option<&Files>,
 ) -> Result<Block, Vec<Complaint>> {
     let mut complaints = Vec::new();
     let mut block = Block::default();
@@ -59,22 +59,25 @@ pub(crate) fn inject(
     }
 
     let files = contents(plan, answers, &mut complaints);
-    if let Some(directory) = directory {
+    if let Some(place) = place {
         for file in &plan.files {
             if let Some(variable) = &file.variable {
-                let path = directory.path().join(file.name.as_str());
-                block.set(variable.as_bytes(), path.as_os_str().as_encoded_bytes());
+                block.set(variable.as_bytes(), place.path_of(&file.name).as_os_str().as_encoded_bytes());
             }
         }
-        block.set(b"KEYSIDE_FILES", directory.path().as_os_str().as_encoded_bytes());
+        match place.directory() {
+            Some(path) => block.set(b"KEYSIDE_FILES", path.as_os_str().as_encoded_bytes()),
+            // One that was inherited leads to another step's files.
+            None => block.remove(b"KEYSIDE_FILES"),
+        }
     }
     complaints.extend(check_sizes(plan, &block));
     if !complaints.is_empty() {
         return Err(complaints);
     }
-    if let Some(directory) = directory {
+    if let Some(place) = place {
         for (name, content) in &files {
-            directory.write(name, content).map_err(|complaint| vec![complaint])?;
+            place.write(name, content).map_err(|complaint| vec![complaint])?;
         }
     }
     Ok(block)

@@ -6,7 +6,7 @@
 //! * `environment`: the inherited block, read; `dotenv`, `text`: templates from files and of any bytes.
 //! * [`socket`], [`connect`], [`client`]: where the agent is, a connection to it, one request over it.
 //! * `resolve`: one request for everything; `preview`: `--dry-run` and `--check-only`.
-//! * `files`, `cleaner`: the step's directory, and who removes it; `deny`, `limits`: what is refused.
+//! * `files`, `cleaner`: where the step's files are, and who removes a directory; `deny`, `limits`: what is refused.
 //! * `inject`: values into the block and the files; `launch`: this process becomes the command.
 //! * `hardening`, `sys`: what protects us meanwhile; the system calls. [`exit_code`], `report`: what the caller hears.
 
@@ -40,11 +40,12 @@ use std::process::ExitCode;
 
 use crate::args::{Asked, Written};
 use crate::environment::Inherited;
-use crate::files::{Directory, Owner};
+use crate::files::{Files, Owner};
 use crate::hardening::Hardened;
 use crate::plan::Plan;
 use crate::report::{Complaint, Stop};
 use crate::resolve::{Answers, Refusal, Wanted};
+use crate::sys::EndingAsPidOne;
 
 /// The options that stand before every command.
 #[derive(Debug, Clone, Default)]
@@ -137,28 +138,31 @@ fn exec(mut globals: Globals, args: Vec<OsString>, mut hardened: Hardened) -> Re
     let wanted = Wanted::collect(&plan, &inherited);
 
     if plan.check_only {
+        let _waiting = EndingAsPidOne::begin();
         let all_there = wanted.is_empty() || preview::check(&globals, socket.as_deref(), &plan, &wanted)?;
         return Ok(if all_there { 0 } else { exit_code::FAILED });
     }
     launch::check_directory(&plan)?;
     let program = look_up_early(&plan, &inherited)?;
     if plan.dry_run {
-        preview::dry_run(&plan, &inherited, program.as_deref())
+        let verdict = if plan.has_files() { Some(files::foresee(&plan.place, owner(&plan))?) } else { None };
+        preview::dry_run(&plan, &inherited, verdict.as_ref(), program.as_deref())
             .map_err(|_| Complaint::plain("cannot write to stdout"))?;
         return Ok(0);
     }
 
-    let directory = make_directory(&plan, &globals)?;
+    let files = make_files(&plan, &globals)?;
     let answers = if wanted.is_empty() {
         Answers::default()
     } else {
+        let _waiting = EndingAsPidOne::begin();
         resolve::fetch(&globals, socket.as_deref(), &plan, &wanted).map_err(|refusal| refused(&plan, refusal))?
     };
     if globals.verbose > 0 && !wanted.is_empty() {
         let (references, secrets) = (wanted.references.len(), wanted.secrets.len());
         report::note(&format!("resolved references: {references}, whole secrets: {secrets}"));
     }
-    let environment = inject::inject(&plan, &inherited, &answers, directory.as_ref())?;
+    let environment = inject::inject(&plan, &inherited, &answers, files.as_ref())?;
     drop(answers);
     if let Some(path) = &plan.report {
         report::write_failures(path, &[])?;
@@ -227,24 +231,31 @@ fn look_up_early(plan: &Plan, inherited: &Inherited) -> Result<Option<std::ffi::
     launch::look_up(plan, literal.or_else(|| inherited.plain(b"PATH"))).map(Some)
 }
 
-/// Makes the step's directory and starts its cleaner, before any value is fetched.
-fn make_directory(plan: &Plan, globals: &Globals) -> Result<Option<Directory>, Complaint> {
+/// Makes the place of the step's files, before any value is fetched.
+fn make_files(plan: &Plan, globals: &Globals) -> Result<Option<Files>, Complaint> {
     if !plan.has_files() {
         return Ok(None);
     }
-    let own = rustix::process::geteuid().as_raw();
-    let owner = match plan.user {
-        Some(user) => Owner { uid: user.uid, gid: user.gid, is_other: user.uid != own || user.gid.is_some() },
-        None => Owner { uid: own, gid: None, is_other: false },
-    };
     let mut warn = |what: String| {
         if globals.quiet == 0 {
             report::note(&format!("warning: {what}"));
         }
     };
-    let directory = Directory::make(&plan.place, owner, &mut warn)?;
-    cleaner::start(&directory)?;
-    Ok(Some(directory))
+    let names = plan.files.iter().map(|file| &file.name);
+    let (files, verdict) = files::make(&plan.place, owner(plan), names, &mut warn)?;
+    if globals.verbose > 0 {
+        report::note(&verdict.to_string());
+    }
+    Ok(Some(files))
+}
+
+/// Whom the step's files are to belong to.
+fn owner(plan: &Plan) -> Owner {
+    let own = rustix::process::geteuid().as_raw();
+    match plan.user {
+        Some(user) => Owner { uid: user.uid, gid: user.gid, is_other: user.uid != own || user.gid.is_some() },
+        None => Owner { uid: own, gid: None, is_other: false },
+    }
 }
 
 fn refused(plan: &Plan, refusal: Refusal) -> Stop {

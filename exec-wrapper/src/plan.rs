@@ -12,9 +12,9 @@ use keyside_protocol::name::check_name;
 use keyside_protocol::settings::ExecSettings;
 use keyside_protocol::template::TemplateError;
 
-use crate::args::{Written, closest, cut};
+use crate::args::{Written, cut};
 use crate::dotenv;
-use crate::files::{self, FileName, Place};
+use crate::files::{self, FileName, Kind, Place};
 use crate::report::Complaint;
 use crate::text::Text;
 
@@ -206,6 +206,20 @@ impl Plan {
                 "choose another name",
             );
         }
+        if files.iter().any(|file| file.variable.as_deref() == Some("KEYSIDE_FILES")) {
+            mistakes.add(
+                "the variable KEYSIDE_FILES is set by --file-env, but it holds the path of the step's files",
+                "choose another name",
+            );
+        }
+        let place = place(
+            (written.files, written.files_dir, written.insecure_files),
+            (configured.files, configured.files_dir, configured.insecure_files),
+            &mut mistakes,
+        );
+        if place.kind == Kind::Memfd {
+            refuse_what_a_memfd_cannot_be(&files, &secret_files, &mut mistakes);
+        }
 
         let command: Vec<CString> =
             written.command.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect();
@@ -222,10 +236,7 @@ impl Plan {
             passed_through,
             files,
             secret_files,
-            place: Place {
-                dir: written.files_dir.or(configured.files_dir.map(PathBuf::from)),
-                insecure: written.insecure_files || configured.insecure_files.unwrap_or(false),
-            },
+            place,
             resolve_inherited: !(written.no_resolve_env || configured.no_resolve_env.unwrap_or(false)),
             pristine: written.pristine || configured.pristine.unwrap_or(false),
             wait: written.wait.or(configured.wait.map(|span| span.0)).unwrap_or(Duration::from_secs(30)),
@@ -296,19 +307,53 @@ fn refuse_what_is_not_here_yet(written: &Written, configured: &ExecSettings, mis
         Some("always") => mistakes.add("--init always is not in this version yet", LATER),
         Some(_) => mistakes.add("--init is not auto, always or never", "auto is the default"),
     }
-    match written.files.as_deref().or(configured.files.as_deref()) {
-        None | Some("auto" | "dir") => {}
-        Some(target @ ("private" | "memfd")) => {
+}
+
+/// Reads `--files`, `--files-dir` and `--insecure-files`: as flags, and as configured.
+fn place(
+    (kind, dir, insecure): (Option<String>, Option<PathBuf>, bool),
+    (configured_kind, configured_dir, configured_insecure): (Option<String>, Option<String>, Option<bool>),
+    mistakes: &mut Mistakes,
+) -> Place {
+    let read = |word: String, mistakes: &mut Mistakes| {
+        Kind::parse(&word).unwrap_or_else(|complaint| {
+            mistakes.complaints.push(complaint);
+            Kind::default()
+        })
+    };
+    // A flag that asks for memfds leaves no room for a directory that is configured.
+    if kind.as_deref() != Some("memfd") {
+        let kind = kind.or(configured_kind).map_or_else(Kind::default, |word| read(word, mistakes));
+        let dir = dir.or(configured_dir.map(PathBuf::from));
+        let insecure = insecure || configured_insecure.unwrap_or(false);
+        if kind == Kind::Memfd {
+            refuse_a_directory_for_memfds(dir.is_some(), insecure, mistakes);
+        }
+        return Place { kind, dir, insecure };
+    }
+    refuse_a_directory_for_memfds(dir.is_some(), insecure, mistakes);
+    Place { kind: Kind::Memfd, dir: None, insecure: false }
+}
+
+fn refuse_a_directory_for_memfds(dir: bool, insecure: bool, mistakes: &mut Mistakes) {
+    for (given, flag) in [(dir, "--files-dir"), (insecure, "--insecure-files")] {
+        if given {
             mistakes.add(
-                format!("--files {target} is not in this version yet"),
-                "use --files dir, or leave the option out",
+                format!("{flag} means nothing with --files memfd, which has no directory"),
+                "leave one of them out",
             );
         }
-        Some(other) => {
-            let near = closest(other, &["auto", "private", "dir", "memfd"]);
-            let hint = near.map_or_else(|| "auto is the default".to_owned(), |near| format!("did you mean {near}?"));
-            mistakes.add("--files is not auto, private, dir or memfd", hint);
-        }
+    }
+}
+
+/// With memfds a file is found by its variable only.
+fn refuse_what_a_memfd_cannot_be(files: &[FilePlan], secret_files: &[String], mistakes: &mut Mistakes) {
+    const HINT: &str = "use --file-env VAR=TEMPLATE, or --files dir";
+    for file in files.iter().filter(|file| file.variable.is_none()) {
+        mistakes.add(format!("{} {}: with --files memfd every file needs a variable", file.origin, file.name), HINT);
+    }
+    for name in secret_files {
+        mistakes.add(format!("--secret-files {name}: with --files memfd every file needs a variable"), HINT);
     }
 }
 
@@ -453,8 +498,6 @@ mod tests {
             ),
             (Written { on_change: vec!["signal:HUP".into()], ..Written::default() }, "--on-change signal:HUP"),
             (Written { on_change: vec!["restart".into()], ..Written::default() }, "--on-change restart"),
-            (Written { files: Some("private".into()), ..Written::default() }, "--files private"),
-            (Written { files: Some("memfd".into()), ..Written::default() }, "--files memfd"),
         ] {
             let complaints = plan(written).expect_err("refused");
             assert!(
@@ -469,6 +512,45 @@ mod tests {
             ..Written::default()
         };
         assert!(plan(harmless).is_ok());
+    }
+
+    #[test]
+    fn a_file_without_a_variable_and_a_directory_are_refused_for_memfds() {
+        let memfd = || Written { files: Some("memfd".into()), file_env: vec!["A=1".into()], ..Written::default() };
+        assert_eq!(plan(memfd()).expect("a plan").place.kind, Kind::Memfd);
+        for (written, named) in [
+            (Written { file: vec!["f=1".into()], ..memfd() }, "--file f"),
+            (Written { template: vec!["t=/dev/null".into()], ..memfd() }, "--template t"),
+            (Written { secret_files: vec!["db".into()], ..memfd() }, "--secret-files db"),
+            (Written { files_dir: Some("/x".into()), ..memfd() }, "--files-dir"),
+            (Written { insecure_files: true, ..memfd() }, "--insecure-files"),
+            (Written { files: Some("memfs".into()), ..Written::default() }, "--files is not"),
+            (Written { file_env: vec!["KEYSIDE_FILES=1".into()], ..Written::default() }, "KEYSIDE_FILES"),
+        ] {
+            let complaints = plan(written).expect_err("refused");
+            assert!(complaints.len() == 1 && complaints[0].contains(named), "{complaints:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_for_memfds_lies_over_a_configured_directory() {
+        let configured = |files: Option<&str>| ExecSettings {
+            files: files.map(str::to_owned),
+            files_dir: Some("/x".to_owned()),
+            ..ExecSettings::default()
+        };
+        let plan = |flag: Option<&str>, files| {
+            let written = Written {
+                files: flag.map(str::to_owned),
+                file_env: vec!["A=1".into()],
+                command: vec!["true".into()],
+                ..Written::default()
+            };
+            Plan::make(written, configured(files)).map(|plan| (plan.place.kind, plan.place.dir.is_some()))
+        };
+        assert_eq!(plan(Some("memfd"), None).ok(), Some((Kind::Memfd, false)));
+        assert_eq!(plan(Some("private"), Some("memfd")).ok(), Some((Kind::Private, true)));
+        assert!(plan(None, Some("memfd")).is_err());
     }
 
     #[test]

@@ -10,13 +10,20 @@ use crate::Globals;
 use crate::client::{Client, Reply, encode_segment};
 use crate::connect::connect;
 use crate::environment::{Inherited, Slot};
+use crate::files::{Kind, Verdict};
 use crate::plan::Plan;
 use crate::report::{self, Complaint, Stop};
 use crate::resolve::{Wanted, is_passed_through};
 use crate::text::Text;
 
-/// Prints names, sources and targets, one a line. Literal text of a template is not shown: it may be a secret.
-pub(crate) fn dry_run(plan: &Plan, inherited: &Inherited, program: Option<&std::ffi::CStr>) -> std::io::Result<()> {
+/// Prints names, sources and targets, one a line, and where the files would be. Literal text of a template is not shown:
+/// it may be a secret.
+pub(crate) fn dry_run(
+    plan: &Plan,
+    inherited: &Inherited,
+    files: Option<&Verdict>,
+    program: Option<&std::ffi::CStr>,
+) -> std::io::Result<()> {
     let mut out = String::new();
     let mut line = |target: String, source: String| {
         let _ = writeln!(out, "{} <- {}", report::printable(&target), report::printable(&source));
@@ -46,13 +53,18 @@ pub(crate) fn dry_run(plan: &Plan, inherited: &Inherited, program: Option<&std::
     for name in &plan.secret_files {
         line(format!("files {name}/*"), format!("every key of {name} (--secret-files)"));
     }
-    if plan.has_files() {
-        line("variable KEYSIDE_FILES".to_owned(), "the directory of the files".to_owned());
+    if let Some(verdict) = files {
+        let told = if plan.place.kind == Kind::Memfd { "nothing: it is removed" } else { "the directory of the files" };
+        line("variable KEYSIDE_FILES".to_owned(), told.to_owned());
+        let _ = writeln!(out, "{}", report::printable(&verdict.to_string()));
     }
     if let Some(program) = program {
         let _ = writeln!(out, "command {}", report::printable(&program.to_string_lossy()));
-        let resident =
-            if plan.has_files() { "no; a cleaner removes the files when the command has ended" } else { "no" };
+        let resident = if files.is_some_and(Verdict::has_cleaner) {
+            "no; a cleaner removes the files when the command has ended"
+        } else {
+            "no"
+        };
         let _ = writeln!(out, "stays resident: {resident}");
     }
     report::print(&out)

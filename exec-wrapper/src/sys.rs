@@ -57,13 +57,18 @@ pub(crate) fn hold_closed_stdio() {
     }
 }
 
-fn set_sigpipe(handler: libc::sighandler_t) {
+/// `handler` is SIG_DFL, SIG_IGN or a function that is async-signal-safe.
+fn set_action(signal: c_int, handler: libc::sighandler_t) {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: an all-zero sigaction is valid (empty mask, no flags); only the handler is set, to SIG_DFL or SIG_IGN.
+    // SAFETY: an all-zero sigaction is valid (empty mask, no flags); only the handler is set, to one of the above.
     unsafe {
         (*action.as_mut_ptr()).sa_sigaction = handler;
-        libc::sigaction(libc::SIGPIPE, action.as_ptr(), ptr::null_mut());
+        libc::sigaction(signal, action.as_ptr(), ptr::null_mut());
     }
+}
+
+fn set_sigpipe(handler: libc::sighandler_t) {
+    set_action(libc::SIGPIPE, handler);
 }
 
 /// Ignores SIGPIPE: a reader of stderr that went away must not end us before the exit code is said.
@@ -121,6 +126,62 @@ pub(crate) fn execve(path: &CStr, argv: &[&CStr], environment: &[&CStr]) -> io::
     // SAFETY: a NUL-terminated path and two null-terminated arrays of NUL-terminated strings, all alive across the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// Gives this process a mount namespace of its own, a copy of the one it had.
+pub(crate) fn unshare_mounts() -> Result<(), rustix::io::Errno> {
+    // SAFETY: what is dangerous about unshare is a descriptor table that another thread still believes in; this flag
+    // leaves the table alone, and this program has one thread.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+}
+
+/// The signals that ask a program to end.
+const ENDING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+
+/// While it lives, the signals that ask a program to end do end this one, although it is PID 1: there the kernel drops
+/// those that have no handler. Dropped, it leaves every disposition as it was.
+pub(crate) struct EndingAsPidOne(Vec<c_int>);
+
+impl EndingAsPidOne {
+    /// Begins; does nothing for any other process, which these signals end anyway. A signal that is ignored or blocked
+    /// stays so.
+    pub(crate) fn begin() -> Self {
+        // SAFETY: no arguments, no failure.
+        if unsafe { libc::getpid() } != 1 {
+            return Self(Vec::new());
+        }
+        let is_default = |signal: &c_int| {
+            let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+            // SAFETY: a null new action only asks; `action` is a writable sigaction, and all-zero is a valid one.
+            unsafe {
+                libc::sigaction(*signal, ptr::null(), action.as_mut_ptr()) == 0
+                    && action.assume_init().sa_sigaction == libc::SIG_DFL
+            }
+        };
+        let taken: Vec<c_int> = ENDING.into_iter().filter(is_default).collect();
+        for &signal in &taken {
+            set_action(signal, end_by_signal as extern "C" fn(c_int) as libc::sighandler_t);
+        }
+        Self(taken)
+    }
+}
+
+impl Drop for EndingAsPidOne {
+    fn drop(&mut self) {
+        for &signal in &self.0 {
+            set_action(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// The handler: says why, and ends as a shell would tell of a process that was ended so.
+extern "C" fn end_by_signal(signal: c_int) {
+    const SAID: &[u8] = b"keyside: ended by a signal while waiting for the agent; the command was not started\n";
+    // SAFETY: write and _exit are async-signal-safe; the buffer is a constant and its length is its own.
+    unsafe {
+        libc::write(2, SAID.as_ptr().cast(), SAID.len());
+        libc::_exit(128 + signal)
+    }
 }
 
 /// Becomes `uid` and `gid` for good, without supplementary groups.

@@ -79,8 +79,6 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (&["--init", "always"], "--init"),
         (&["--on-change", "restart"], "--on-change"),
         (&["--on-change", "ignore", "--on-change", "signal:HUP"], "--on-change"),
-        (&["--files", "memfd", "-F", "A=1"], "--files memfd"),
-        (&["--files", "private"], "--files private"),
     ] {
         place.run(&[args, &["--", "echo", "started"]].concat()).refused(125, &[named, "not in this version"]);
     }

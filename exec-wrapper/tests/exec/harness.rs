@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +25,10 @@ impl Seen {
 
     pub(crate) fn count(&self) -> usize {
         self.all().len()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.lock().expect("not poisoned").clear();
     }
 }
 
@@ -273,4 +277,76 @@ pub(crate) fn is_root(test: &str) -> bool {
         eprintln!("SKIPPED, needs root: {test}");
     }
     root
+}
+
+/// Whether these tests may mount; where a test needs it and does not have it, it says so.
+#[allow(clippy::print_stderr, reason = "a test that is not run must be seen not to have been")]
+pub(crate) fn may_mount(test: &str) -> bool {
+    let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+    let may = may.is_ok_and(|status| status.success());
+    if !may {
+        eprintln!("SKIPPED, needs CAP_SYS_ADMIN: {test}");
+    }
+    may
+}
+
+/// A program that runs, with a pipe to its stdin and one from its stdout. Dropped, it is killed.
+pub(crate) struct Step {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Step {
+    /// Starts it; stderr is passed on.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("piped"));
+        Self { child, stdin, lines: BufReader::new(stdout) }
+    }
+
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid")
+    }
+
+    /// Waits for the next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("text");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    /// Writes a line to it.
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.stdin.as_ref().expect("not closed"), "{line}").expect("it reads");
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("killed");
+    }
+
+    /// Closes its stdin and waits for its end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.child.wait().expect("reaped")
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A fresh directory on memory that these tests own.
+pub(crate) fn memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there")
+}
+
+/// Tells whether nothing is in a directory, or it is not there.
+pub(crate) fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }

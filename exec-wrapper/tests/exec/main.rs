@@ -3,7 +3,11 @@
 mod agent;
 mod command;
 mod configuration;
+mod directory;
 mod environment;
 mod files;
 mod harness;
+mod memfd;
+mod pid_one;
+mod private;
 mod transparency;
