@@ -24,9 +24,12 @@ Files, in a directory whose path is in KEYSIDE_FILES
       --template NAME=SRC        render the file SRC
       --lenient                  leave a malformed {{ in --template files as it stands
       --secret-files NAME        write every key of a secret as NAME/KEY
-      --files auto|dir           where: a directory on tmpfs that is emptied when the command ends
-      --files-dir PATH           make that directory in PATH
-      --insecure-files           permit a disk
+      --files private            where: a tmpfs that only the command and what it starts see (needs CAP_SYS_ADMIN)
+      --files dir                a directory on tmpfs that is removed when the command ends
+      --files memfd              inherited descriptors; each file needs a variable (-F), KEYSIDE_FILES is unset
+      --files auto               private where it can be had, else dir (default)
+      --files-dir PATH           mount at PATH (private; /run/keyside-files), or make the directory in PATH (dir)
+      --insecure-files           permit a disk for dir
 
 The command
       --user UID[:GID]           become another user (needs root)
@@ -54,6 +57,7 @@ Examples
   PGPASSWORD='{{db.password}}' keyside-exec -- psql
   keyside-exec -e 'DSN=postgres://{{db.user | url}}:{{db.password | url}}@host/app' -- python train.py
   keyside-exec -s AWS_=aws_keys -F GOOGLE_APPLICATION_CREDENTIALS='{{gcp.key}}' -- python train.py
+  keyside-exec --files memfd -F SSL_KEY_FILE='{{tls.key}}' -- ./server
   keyside-exec --template app.conf=app.conf.in -- sh -c 'app --config \"$KEYSIDE_FILES/app.conf\"'
   keyside-exec --dry-run --env-file .env -- python train.py
 ";

@@ -14,7 +14,7 @@ use super::name::FileName;
 use super::place::{Owner, Place};
 use super::strength::Medium;
 use super::sweep::sweep;
-use super::tree::{self, PrivateUmask, give, kind, may_be_changed_by_others, open_component};
+use super::tree::{self, Umask, give, kind, may_be_changed_by_others, open_component};
 use crate::report::Complaint;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -36,7 +36,7 @@ impl Directory {
     /// Makes the directory, on memory unless `insecure`, after removing what dead processes left on the same base.
     /// Warnings are passed to `warn`.
     pub(super) fn make(place: &Place, owner: Owner, warn: &mut dyn FnMut(String)) -> Result<Self, Complaint> {
-        let _umask = PrivateUmask::begin();
+        let _umask = Umask::private();
         let (base_path, base) = base(place, owner)?;
         let medium = medium(&base);
         if !medium.is_memory() {

@@ -23,7 +23,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::directory::absolute;
 use super::name::FileName;
 use super::place::{Owner, Place};
-use super::tree::{self, kind, may_be_changed_by_others};
+use super::tree::{self, Umask, kind, may_be_changed_by_others};
 use crate::report::Complaint;
 use crate::sys;
 
@@ -208,6 +208,7 @@ fn make_point(path: &Path, owner: Owner) -> Result<(u64, u64), Obstacle> {
         result => return result,
     }
     // Nothing is ever in it but our mount, so everybody may look.
+    let _umask = Umask::public();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
     made.map_err(|error| Obstacle::Point {
         path: path.to_owned(),

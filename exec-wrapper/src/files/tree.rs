@@ -13,17 +13,23 @@ use super::place::Owner;
 /// How deep a step's own directories inside ours are followed when they are removed.
 const MAX_DEPTH: usize = 32;
 
-/// Holds the umask at 077 while directories are made: under a umask that takes the owner's own bits, we could not even
-/// open what we made. Put back on drop, since the child inherits it.
-pub(super) struct PrivateUmask(Mode);
+/// Holds the umask while directories are made: under one that takes the owner's own bits, we could not even open what we
+/// made. Put back on drop, since the child inherits it.
+pub(super) struct Umask(Mode);
 
-impl PrivateUmask {
-    pub(super) fn begin() -> Self {
+impl Umask {
+    /// 077: what is made is the owner's alone.
+    pub(super) fn private() -> Self {
         Self(rustix::process::umask(Mode::RWXG | Mode::RWXO))
+    }
+
+    /// 022: everybody may look at what is made.
+    pub(super) fn public() -> Self {
+        Self(rustix::process::umask(Mode::WGRP | Mode::WOTH))
     }
 }
 
-impl Drop for PrivateUmask {
+impl Drop for Umask {
     fn drop(&mut self) {
         rustix::process::umask(self.0);
     }
@@ -31,7 +37,7 @@ impl Drop for PrivateUmask {
 
 /// Writes a fresh file, mode 0400, in directories of mode 0700.
 pub(super) fn write(root: BorrowedFd<'_>, name: &FileName, content: &SecretValue, owner: Owner) -> Result<(), Errno> {
-    let _umask = PrivateUmask::begin();
+    let _umask = Umask::private();
     let mut parts = name.as_str().split('/').peekable();
     let mut inner: Option<OwnedFd> = None;
     while let Some(part) = parts.next() {

@@ -142,13 +142,12 @@ fn nothing_stays_when_the_wrapper_is_killed_between_writing_the_files_and_starti
         let mut wrapper = place.wrapper(&["--files", kind, "-f", "a={{db.password}}", "--files-dir"]);
         wrapper.arg(base.path()).arg("--report").arg(&fifo).args(["--", "echo", "started"]);
         let mut step = Step::start(&mut wrapper);
-        let seen = if kind == "dir" {
+        let mounted = kind != "dir" && may_mount(NAME);
+        let seen = if !mounted {
             base.path().join(step.pid().as_raw_nonzero().to_string()).join("a")
-        } else if may_mount(NAME) {
+        } else {
             let root = Path::new("/proc").join(step.pid().as_raw_nonzero().to_string()).join("root");
             root.join(base.path().strip_prefix("/").expect("absolute")).join("a")
-        } else {
-            continue;
         };
         eventually("the file is written", || std::fs::read_to_string(&seen).is_ok_and(|text| text == CANARY));
         step.kill();

@@ -144,11 +144,17 @@ fn private_files_belong_to_the_user_of_the_step() {
     let base = memory();
     std::fs::set_permissions(base.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
     let show = "cat $KEYSIDE_FILES/d/a; stat -c ' %u %g %a' $KEYSIDE_FILES $KEYSIDE_FILES/d $KEYSIDE_FILES/d/a; id -u";
-    let mut wrapper = place.wrapper(&["--user", "1234:77", "--files", "private", "-f", "d/a={{db.user}}"]);
-    wrapper.arg("--files-dir").arg(base.path().join("new/point")).args(["--", "sh", "-c", show]);
+    let mut wrapper = place.program("sh");
+    wrapper.args(["-c", "umask 077; exec \"$@\"", "sh", WRAPPER, "--user", "1234:77", "--files", "private"]);
+    wrapper
+        .args(["-f", "d/a={{db.user}}"])
+        .arg("--files-dir")
+        .arg(base.path().join("new/point"))
+        .args(["--", "sh", "-c", show]);
     ran(wrapper.current_dir("/")).printed("alice 1234 77 700\n 1234 77 700\n 1234 77 400\n1234\n");
-    // What was made for it outside is root's.
-    assert_eq!(base.path().join("new/point").metadata().expect("there").uid(), 0);
+    // What was made for it outside is root's, and everybody may see that it is empty.
+    let made = base.path().join("new/point").metadata().expect("there");
+    assert_eq!((made.uid(), made.mode() & 0o7777), (0, 0o755));
 }
 
 #[test]
@@ -259,10 +265,7 @@ fn where_the_kernel_or_a_filter_refuses_a_call_private_is_an_error_and_auto_is_a
         run("private").refused(125, &[why]);
         let auto = run("auto");
         assert_eq!((auto.code, auto.stdout.as_str()), (Some(0), "alice"), "{auto:?}");
-        assert!(
-            auto.stderr.contains(&format!("files: weak: dir, in /dev/shm/")) && auto.stderr.contains(why),
-            "{auto:?}"
-        );
+        assert!(auto.stderr.contains("files: weak: dir, in /dev/shm/") && auto.stderr.contains(why), "{auto:?}");
     }
 }
 
