@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{CANARY, Place, Step, eventually, is_empty, is_root, may_mount, memory, ran};
+use crate::harness::{
+    CANARY, Place, Step, WRAPPER, eventually, is_empty, is_root, may_mount, memory, pid_namespace, ran,
+};
 
 /// Starts a step that says where its files are and then waits.
 fn waiting_step(place: &Place, base: &Path) -> (Step, PathBuf) {
@@ -100,27 +102,15 @@ fn the_cleaner_holds_no_pipe_of_the_caller_and_no_value() {
 
 #[test]
 fn what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start() {
-    if !is_root("what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start") {
-        return;
-    }
+    const NAME: &str = "what_a_pid_namespace_that_was_killed_whole_left_is_removed_by_the_next_start";
     let place = Place::with_agent();
+    let Some(namespace) = pid_namespace(&place, NAME) else { return };
     let base = memory();
     let dir = base.path().to_str().expect("text");
     // The step is PID 1 there: when it ends, its cleaner is killed with it.
     let script = "echo $KEYSIDE_FILES; echo $$; exec sleep 1000";
     let mut unshare = place.program("unshare");
-    unshare.args([
-        "--pid",
-        "--fork",
-        "--kill-child",
-        crate::harness::WRAPPER,
-        "--files",
-        "dir",
-        "-f",
-        "pw={{db.password}}",
-        "--files-dir",
-        dir,
-    ]);
+    unshare.args(namespace).args([WRAPPER, "--files", "dir", "-f", "pw={{db.password}}", "--files-dir", dir]);
     let mut child = Step::start(unshare.args(["--", "sh", "-c", script]));
     let files = PathBuf::from(child.line());
     assert_eq!(child.line(), "1");
@@ -168,8 +158,11 @@ fn files_belong_to_the_user_of_the_step() {
     let (listing, path) = run.stdout.trim_end().rsplit_once('\n').expect("two parts");
     assert_eq!(listing, "alice 1234 77 700\n 1234 77 700\n 1234 77 400", "{}", run.stderr);
     eventually("the files are gone", || !Path::new(path).exists());
-    let base = Path::new(path).parent().expect("a base").metadata().expect("there");
-    assert_eq!((base.uid(), base.mode() & 0o7777), (1234, 0o700));
+    let base = Path::new(path).parent().expect("a base");
+    let metadata = base.metadata().expect("there");
+    assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (1234, 0o700));
+    // Another test may use it just now, and then removes it.
+    let _ = std::fs::remove_dir(base);
 }
 
 /// Finds the process called keyside-cleaner that holds `files` open. It takes that name in its own time.
@@ -198,7 +191,7 @@ fn a_full_directory_starts_nothing_and_leaves_nothing() {
         "mount -t tmpfs -o size=16k small {0} && {1} --files dir --files-dir {0} -f a={{{{db.password}}}} -f b={{{{big.100000}}}} -- echo started; echo $?; \
          i=0; while [ -n \"$(ls {0})\" ] && [ $i -lt 10000 ]; do i=$((i + 1)); done; ls {0}",
         place.path("small").display(),
-        crate::harness::WRAPPER
+        WRAPPER
     );
     let run = ran(place.program("unshare").args(["--mount", "sh", "-c", &script]));
     assert_eq!(run.stdout, "125\n", "{run:?}");

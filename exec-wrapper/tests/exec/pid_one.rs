@@ -2,26 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use std::process::Stdio;
-
-use crate::harness::{Place, Step, WRAPPER, eventually, ran};
-
-/// Returns the options of `unshare` for a pid namespace: as root, or else within a user namespace. Where there is
-/// neither, says so.
-#[allow(clippy::print_stderr, reason = "a test that is not run must be seen not to have been")]
-fn pid_namespace(place: &Place, test: &str) -> Option<&'static [&'static str]> {
-    const WAYS: [&[&str]; 2] =
-        [&["--pid", "--fork", "--kill-child"], &["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]];
-    let works = |way: &&[&str]| {
-        let status = place.program("unshare").args(*way).arg("true").stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    let way = WAYS.into_iter().find(works);
-    if way.is_none() {
-        eprintln!("SKIPPED, needs a pid namespace: {test}");
-    }
-    way
-}
+use crate::harness::{Place, Step, WRAPPER, eventually, pid_namespace, ran};
 
 /// The child of `unshare`, which is PID 1 in its own namespace.
 fn child_of(step: &Step) -> Pid {
