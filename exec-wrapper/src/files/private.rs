@@ -15,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use keyside_protocol::value::SecretValue;
-use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags, Stat};
+use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -43,6 +43,8 @@ pub(super) enum Obstacle {
     NotInThisKernel(&'static str),
     #[error("{call} is refused: {}", kind(*.error))]
     Refused { call: &'static str, error: Errno },
+    #[error("the root directory is no mount point (a chroot), so the mount could not be kept from showing elsewhere")]
+    Chroot,
     #[error("{} cannot be used as a mount point: {}", .path.display(), kind(*.error))]
     Point { path: PathBuf, error: Errno },
     #[error("{} is not empty, and a mount would hide what is in it", .0.display())]
@@ -61,7 +63,7 @@ impl Obstacle {
         let hint = match self {
             Self::Path(complaint) => return complaint,
             Self::NoCapability => "use --files auto or --files dir, or give the capability to whoever starts the step",
-            Self::NotInThisKernel(_) => "use --files auto or --files dir",
+            Self::NotInThisKernel(_) | Self::Chroot => "use --files auto or --files dir",
             Self::Refused { .. } => {
                 "a seccomp filter or a security module stands in the way; use --files auto or --files dir"
             }
@@ -88,6 +90,7 @@ impl Private {
     pub(super) fn make(place: &Place, owner: Owner, warn: &mut dyn FnMut(String)) -> Result<Self, Obstacle> {
         let path = point_of(place)?;
         let (mount, noswap) = file_system(owner)?;
+        check_root()?;
         let seen = make_point(&path, owner)?;
         if let Some(parent) = path.parent()
             && open_point(parent).is_ok_and(|parent| may_be_changed_by_others(&parent))
@@ -100,8 +103,12 @@ impl Private {
         let refused = |call| move |error| refused(call, error);
         sys::unshare_mounts().map_err(refused("unshare"))?;
         // First of all: on a shared mount ours would show in every namespace that shares it.
-        rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .map_err(refused("changing the propagation of mounts"))?;
+        rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(
+            |error| match error {
+                Errno::INVAL => Obstacle::Chroot,
+                error => refused("changing the propagation of mounts")(error),
+            },
+        )?;
         // What was opened before belongs to the old namespace, where nothing may be mounted from here.
         let point = open_point(&path)?;
         if identity(&point) != Some(seen) {
@@ -144,6 +151,7 @@ impl Private {
 pub(super) fn foresee(place: &Place, owner: Owner) -> Result<(PathBuf, bool), Obstacle> {
     let path = point_of(place)?;
     let (_, noswap) = file_system(owner)?;
+    check_root()?;
     match check_point(&path, owner) {
         Err(Obstacle::Point { error: Errno::NOENT, .. }) => {
             let above = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
@@ -199,6 +207,18 @@ fn file_system(owner: Owner) -> Result<(OwnedFd, bool), Obstacle> {
     let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|error| refused("fsmount", error))?;
     Ok((mount, noswap))
+}
+
+/// In a chroot the mount that our root lies on has no path here, and its propagation cannot be changed. Kernels before 5.8
+/// do not tell; there it is found out too late for `auto` to have left the namespace alone, and not too late to refuse.
+fn check_root() -> Result<(), Obstacle> {
+    let is_root = StatxAttributes::MOUNT_ROOT;
+    match rustix::fs::statx(CWD, "/", AtFlags::empty(), StatxFlags::empty()) {
+        Ok(stat) if stat.stx_attributes_mask.contains(is_root) && !stat.stx_attributes.contains(is_root) => {
+            Err(Obstacle::Chroot)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the mount point if it is not there, checks it, and returns what it is.

@@ -283,6 +283,35 @@ fn where_the_default_mount_point_cannot_be_made_private_is_an_error_and_auto_is_
 }
 
 #[test]
+fn in_a_chroot_private_is_an_error_and_auto_is_a_directory() {
+    if !may_mount("in_a_chroot_private_is_an_error_and_auto_is_a_directory") {
+        return;
+    }
+    let place = Place::with_agent();
+    let root = place.path("root");
+    std::fs::create_dir(&root).expect("made");
+    // A plain directory with everything in it.
+    let script = "for entry in /*; do
+            if [ -L $entry ]; then cp -P $entry $0/; elif [ -d $entry ]; then mkdir $0$entry && mount --rbind $entry $0$entry; fi
+        done
+        exec /usr/sbin/chroot $0 \"$@\"";
+    auto_is_dir(&place, "the root directory is no mount point", |args| {
+        let run = ran(place
+            .program("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .arg(&root)
+            .arg(WRAPPER)
+            .args(args));
+        for entry in std::fs::read_dir(&root).expect("listed").flatten() {
+            let path = entry.path();
+            // Empty, now that their mounts went with the namespace.
+            if path.is_symlink() { std::fs::remove_file(path) } else { std::fs::remove_dir(path) }.expect("removed");
+        }
+        run
+    });
+}
+
+#[test]
 fn inside_a_private_step_another_one_takes_a_directory_and_both_keep_their_files() {
     if !may_mount("inside_a_private_step_another_one_takes_a_directory_and_both_keep_their_files") {
         return;
