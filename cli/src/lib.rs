@@ -35,6 +35,7 @@ use globals::Globals;
 
 /// Runs the program with the process's own arguments and environment.
 pub fn main() -> ExitCode {
+    keyside_exec_wrapper::hide_panic_messages();
     let args: Vec<OsString> = std::env::args_os().collect();
     run(&args).unwrap_or_else(|failure| {
         output::complain(&failure);

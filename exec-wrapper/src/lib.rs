@@ -33,6 +33,8 @@ pub mod socket;
 mod sys;
 mod text;
 
+pub use hardening::hide_panic_messages;
+
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -177,6 +177,8 @@ impl Home {
                 panic!("{} stands, {form}, in {place}:\n{}", canary.text(), String::from_utf8_lossy(bytes));
             }
         }
+        let text = String::from_utf8_lossy(bytes);
+        assert!(!text.contains("keyside: internal error"), "a panic shows in {place}:\n{text}");
     }
 
     fn show(&self) {

@@ -282,7 +282,7 @@ impl Ended {
         for name in named {
             assert!(stderr.contains(name), "`{name}` is not named in:\n{stderr}");
         }
-        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert!(!stderr.contains("panicked") && !stderr.contains("internal error"), "{stderr}");
         ended
     }
 }
