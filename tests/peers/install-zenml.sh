@@ -33,7 +33,11 @@ make_venv() { # VENV
     # A Python without ensurepip is what Debian installs by default; its own package mends that.
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null && [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
         say "python3 has no venv module: installing Debian's python3-venv"
+        # One apt at a time: another installer may be at work beside this one.
+        exec 8>"$peers/.apt.lock"
+        flock 8
         { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv; } >&2
+        exec 8>&-
     fi
     python3 -m venv "$1" >&2
     "$1/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$pins" >&2

@@ -12,6 +12,7 @@
 //! * [`socket_client`]: bytes to the socket and replies from it.
 //! * [`zenml`]: the real ZenML, one process driven line by line.
 //! * [`process_memory`]: what stands in the memory of a running process.
+//! * [`containers`]: the project's images, built and run by podman.
 //! * [`eventually`]: waiting without sleeping.
 //! * [`remark`]: figures, and what this machine cannot show.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 
 pub mod agent;
 pub mod canary;
+pub mod containers;
 pub mod eventually;
 pub mod home;
 pub mod process_memory;
