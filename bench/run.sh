@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the agent and the wrapper beside their floors, in one run, with client and server on one CPU.
+# Measures the agent and the wrapper beside their floors, in one run of a few minutes, with client and server on one CPU.
 #
 #   bench/run.sh              prints the figures, each with its ratio, its bar and a verdict
 #   bench/run.sh --markdown   also writes them into docs/performance.md
@@ -44,14 +44,31 @@ trap cleanup EXIT
 # What is measured is what this file sets up, not what the caller's shell or a configuration of this machine says.
 clean() { env -i PATH=/usr/bin:/bin HOME="$room" RUST_BACKTRACE=0 "$@"; }
 
-python3 bench/seed_store.py "$room/zenml.db" 1000
-cat >"$room/keyside.toml" <<TOML
+# The last CPU: the first one takes most interrupts.
+cpu=$(python3 -c 'import os; print(max(os.sched_getaffinity(0)))')
+
+# An agent on COUNT generated secrets, at $room/NAME.sock; its process id is the last of `servers`.
+start_agent() { # NAME COUNT
+    python3 bench/seed_store.py "$room/$1.db" "$2"
+    configure "$1" "$1.db"
+    # Without `clean`: it would be a shell of its own, and killing that would leave the agent behind.
+    env -i PATH=/usr/bin:/bin HOME="$room" taskset --cpu-list "$cpu" \
+        "$keyside" --config "$room/$1.toml" agent >"$room/$1.log" 2>&1 &
+    servers+=($!)
+    if ! clean "$keyside" --socket "$room/$1.sock" ready --wait 60s >/dev/null; then
+        tail -n 20 "$room/$1.log" >&2
+        return 1
+    fi
+}
+
+configure() { # NAME DATABASE
+    cat >"$room/$1.toml" <<TOML
 [agent]
-socket = "$room/agent.sock"
+socket = "$room/$1.sock"
 
 [backend.store]
 type = "zenml-sql"
-url = "sqlite:///$room/zenml.db"
+url = "sqlite:///$room/$2"
 writable = true
 
 [cache]
@@ -60,19 +77,25 @@ ttl = "1h"
 max_stale = "2h"
 poll = "off"
 TOML
+}
 
-# The last CPU: the first one takes most interrupts.
-cpu=$(python3 -c 'import os; print(max(os.sched_getaffinity(0)))')
-# Without the function: it would be a shell of its own, and killing that would leave the agent behind.
-env -i PATH=/usr/bin:/bin HOME="$room" taskset --cpu-list "$cpu" \
-    "$keyside" --config "$room/keyside.toml" agent >"$room/agent.log" 2>&1 &
-servers+=($!)
-taskset --cpu-list "$cpu" "$CARGO_TARGET_DIR/release/plain-hyper" "$room/hyper.sock" &
-servers+=($!)
-if ! clean "$keyside" --socket "$room/agent.sock" ready --wait 30s; then
-    tail -n 20 "$room/agent.log" >&2
-    exit 1
-fi
+# A reference server at $room/NAME.sock.
+start_reference() { # NAME
+    taskset --cpu-list "$cpu" "$CARGO_TARGET_DIR/release/$1" "$room/$1.sock" >/dev/null &
+    servers+=($!)
+    for _ in {1..100}; do
+        [[ ! -S $room/$1.sock ]] || return 0
+        sleep 0.05
+    done
+    printf 'bench/run.sh: %s does not listen\n' "$1" >&2
+    return 1
+}
+
+end_last() {
+    kill "${servers[-1]}"
+    wait "${servers[-1]}" || true
+    unset 'servers[-1]'
+}
 
 {
     printf 'CPU: %s, %s of them; all programs on CPU %s\n' \
@@ -85,17 +108,68 @@ fi
 path='/v1/secrets/secret-{n}/password'
 one=(--socket "$room/agent.sock" --name agent --http "${path/\{n\}/0}")
 agent=(--socket "$room/agent.sock" --name agent-1000 --http "$path" --keys 1000)
-hyper=(--socket "$room/hyper.sock" --name plain-hyper --http "$path" --keys 1000)
+hyper=(--socket "$room/plain-hyper.sock" --name plain-hyper --http "$path" --keys 1000)
+line=(--socket "$room/plain-line.sock" --name plain-line --line 'get secret-{n}' --keys 1000)
 options=(--json --pin "$cpu" --rounds 15 --seconds 0.5)
+wrapper=("$wrappers/keyside-exec" --socket "$room/agent.sock")
+twenty=()
+for number in {0..19}; do
+    twenty+=(--env "PASSWORD_$number={{secret-$number.password}}")
+done
+python3 -c '
+import json
+print(json.dumps({"references": {str(n): "{{secret-%d.password}}" % n for n in range(1000)}}))' >"$room/references.json"
+
 {
+    # Memory first, of servers that have done nothing yet; what is measured here ends before anything is timed.
+    start_reference plain-hyper
+    "$bench" memory --json --label rest "${hyper[@]}" --keys 1
+    start_agent thousand 1000
+    "$bench" memory --json --label thousand --socket "$room/thousand.sock" --name agent --http "$path" --keys 1000
+    end_last
+    start_agent hundred 100000
+    "$bench" memory --json --label hundred-thousand \
+        --socket "$room/hundred.sock" --name agent --http "$path" --keys 100000
+    end_last
+    rm "$room/hundred.db"
+
+    start_agent agent 1000
     # What has a bar stands alone beside its floor: every further program in the round cools the processor's cache.
-    "$bench" load --echo-floor 1024 "${options[@]}" "${one[@]}"
-    "$bench" load --echo-floor 1024 "${options[@]}" "${agent[@]}" "${hyper[@]}" "${agent[@]}" --fresh
-    "$bench" load --connections 64 "${options[@]}" --rounds 5 "${agent[@]}"
-    clean "$bench" spawn --json --pin "$cpu" --rounds 500 -- /bin/true \
-        --and "$wrappers/keyside-exec" --socket "$room/agent.sock" --env 'PASSWORD={{secret-0.password}}' -- /bin/true
-    clean "$bench" spawn --json --pin "$cpu" --rounds 500 -- /bin/true \
+    "$bench" load --label read --echo-floor 1024 "${options[@]}" "${one[@]}"
+    "$bench" load --label beside --echo-floor 1024 "${options[@]}" "${agent[@]}" "${hyper[@]}" "${agent[@]}" --fresh
+    "$bench" load --label resolve "${options[@]}" "${agent[@]}" \
+        --socket "$room/agent.sock" --name resolve --http /v1/resolve --body "$room/references.json"
+    start_reference plain-line
+    "$bench" load --label many --connections 64 "${options[@]}" "${line[@]}" "${agent[@]}"
+    end_last
+
+    clean "$bench" spawn --label wrapper --json --pin "$cpu" --rounds 500 -- /bin/true \
+        --and "${wrapper[@]}" --env 'PASSWORD={{secret-0.password}}' -- /bin/true
+    clean "$bench" spawn --label least --json --pin "$cpu" --rounds 500 -- /bin/true \
         --and "$wrappers/least-wrapper" "$room/agent.sock" /v1/secrets/secret-0/password PASSWORD /bin/true
+    clean "$bench" spawn --label twenty --json --pin "$cpu" --rounds 500 \
+        -- "${wrapper[@]}" --env 'PASSWORD={{secret-0.password}}' -- /bin/true \
+        --and "${wrapper[@]}" "${twenty[@]}" -- /bin/true
+    end_last
+
+    # Started anew each time: another socket, and a store that another agent has not just had open.
+    configure started thousand.db
+    clean "$bench" start --label start --json --pin "$cpu" --rounds 100 \
+        --socket "$room/started-hyper.sock" --name plain-hyper --http / \
+        --socket "$room/started.sock" --name agent --http /v1/health \
+        -- "$CARGO_TARGET_DIR/release/plain-hyper" "$room/started-hyper.sock" \
+        --and "$keyside" --config "$room/started.toml" agent
+
+    # The last, since a crowd changes what a server keeps; on an agent that has met none.
+    start_agent crowd 1000
+    idle='/v1/watch?secret=secret-0'
+    if ! "$bench" crowd --json --count 1 --rounds 1 --seconds 0.1 "${one[@]/agent.sock/crowd.sock}" --idle "$idle" >/dev/null; then
+        printf 'bench/run.sh: this agent has no watchers; measuring idle connections that have read one value\n' >&2
+        idle=${path/\{n\}/0}
+    fi
+    crowd=(crowd --label crowd --json --pin "$cpu" --count 5000 --rounds 7 --seconds 0.5)
+    "$bench" "${crowd[@]}" "${hyper[@]}" --keys 1 --idle /
+    "$bench" "${crowd[@]}" "${one[@]/agent.sock/crowd.sock}" --idle "$idle"
 } >"$room/rows"
 printf '\n'
 python3 bench/figures.py "$room/rows" "$room/machine" "${markdown[@]}"

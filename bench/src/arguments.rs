@@ -6,13 +6,20 @@ use crate::error::BenchError;
 use crate::target::{Protocol, Target};
 
 pub(crate) const USAGE: &str = "\
-usage: keyside-bench load  [OPTIONS] TARGET...              closed-loop load, targets side by side
-       keyside-bench spawn [OPTIONS] -- CMD [--and CMD ...] spawn-to-exit time of commands, in turn
-       keyside-bench serve-echo --socket PATH               the floor's server alone
+usage: keyside-bench load   [OPTIONS] TARGET...              closed-loop load, targets side by side
+       keyside-bench spawn  [OPTIONS] -- CMD [--and CMD ...] spawn-to-exit time of commands, in turn
+       keyside-bench start  [OPTIONS] TARGET... -- CMD [--and CMD ...]
+                                                             spawn of each target's server to its first answer
+       keyside-bench memory [OPTIONS] TARGET...              resident before and after all keys are asked for once
+       keyside-bench crowd  [OPTIONS] TARGET...              a reader alone, and beside --count idle connections
+       keyside-bench serve-echo --socket PATH                the floor's server alone
 
 A TARGET begins with --socket PATH; what follows belongs to it:
   --http PATH    GET PATH over one kept connection ({n}: key number; default /)
+  --body FILE    POST that file, a JSON text, to PATH instead
+  --line TEXT    TEXT and a newline out, one line back ({n}: key number)
   --echo BYTES   BYTES out, the same BYTES back
+  --idle PATH    what each idle connection of a crowd has asked for (default /)
   --keys N       {n} runs over 0..N (default 1)
   --fresh        a new connection for each request, one at a time
   --name NAME    its name in the tables
@@ -20,10 +27,12 @@ A TARGET begins with --socket PATH; what follows belongs to it:
 OPTIONS come before the first TARGET:
   --echo-floor N      begin with a blocking echo server of N bytes: the floor of the ratios
   --connections 1,64  connections at once (default 1)
-  --rounds N          rounds (default 5); for spawn: runs of each command (default 200)
+  --count N           idle connections of a crowd (default 1000)
+  --rounds N          rounds (default 5); for spawn and start: runs of each command (default 200)
   --seconds S         length of one slice (default 1)
   --warmup S          uncounted load on each target before its first slice (default 0.3)
   --pin CPU           client and servers all on this CPU, so that no wake-up crosses CPUs
+  --label TEXT        stands in each row, to tell one measurement from another
   --json              one JSON object a row instead of a table";
 
 /// What one invocation does.
@@ -33,6 +42,9 @@ pub(crate) enum Command {
     ServeEcho { socket: String },
     Load(LoadPlan),
     Spawn(SpawnPlan),
+    Start(StartPlan),
+    Memory(LoadPlan),
+    Crowd(LoadPlan),
 }
 
 /// Load on targets, side by side.
@@ -44,8 +56,10 @@ pub(crate) struct LoadPlan {
     pub(crate) rounds: usize,
     pub(crate) slice: Duration,
     pub(crate) warmup: Duration,
+    /// Idle connections of a crowd.
+    pub(crate) count: usize,
     pub(crate) pin: Option<usize>,
-    pub(crate) json: bool,
+    pub(crate) style: Style,
 }
 
 /// Commands to start in turn; the first is the floor of the ratios.
@@ -54,7 +68,21 @@ pub(crate) struct SpawnPlan {
     pub(crate) commands: Vec<Vec<String>>,
     pub(crate) runs: usize,
     pub(crate) pin: Option<usize>,
+    pub(crate) style: Style,
+}
+
+/// Servers to start in turn, each with its socket; the first is the floor of the ratios.
+#[derive(Debug)]
+pub(crate) struct StartPlan {
+    pub(crate) targets: Vec<Target>,
+    pub(crate) spawn: SpawnPlan,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Style {
     pub(crate) json: bool,
+    pub(crate) label: String,
 }
 
 /// Parses the arguments after the program's name.
@@ -68,35 +96,16 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, BenchError> {
     }
     let flags = Flags::parse(flags)?;
     match mode.as_str() {
-        "load" if flags.targets.is_empty() && flags.echo_floor.is_none() => Err(usage("no target")),
-        "load" => Ok(Command::Load(LoadPlan {
-            targets: flags.targets,
-            echo_floor: flags.echo_floor,
-            connections: flags.connections,
-            rounds: flags.rounds.unwrap_or(5),
-            slice: flags.slice,
-            warmup: flags.warmup,
-            pin: flags.pin,
-            json: flags.json,
-        })),
-        "spawn" => {
-            // Only the first `--` is ours: a wrapper's own one separates its flags from its command.
-            let commands: Vec<_> = commands
-                .get(1..)
-                .unwrap_or_default()
-                .split(|argument| argument == "--and")
-                .filter(|line| !line.is_empty())
-                .map(<[String]>::to_vec)
-                .collect();
-            if commands.is_empty() {
-                return Err(usage("no command after --"));
+        "load" => Ok(Command::Load(flags.into_load()?)),
+        "memory" => Ok(Command::Memory(flags.into_load()?)),
+        "crowd" => Ok(Command::Crowd(flags.into_load()?)),
+        "spawn" => Ok(Command::Spawn(flags.spawn(commands)?)),
+        "start" => {
+            let spawn = flags.spawn(commands)?;
+            if spawn.commands.len() != flags.targets.len() {
+                return Err(usage("each target needs its command, in the same order"));
             }
-            Ok(Command::Spawn(SpawnPlan {
-                commands,
-                runs: flags.rounds.unwrap_or(200),
-                pin: flags.pin,
-                json: flags.json,
-            }))
+            Ok(Command::Start(StartPlan { targets: flags.targets, spawn }))
         }
         "serve-echo" => match flags.targets.first() {
             Some(target) => Ok(Command::ServeEcho { socket: target.socket.clone() }),
@@ -113,11 +122,45 @@ struct Flags {
     rounds: Option<usize>,
     slice: Duration,
     warmup: Duration,
+    count: usize,
     pin: Option<usize>,
-    json: bool,
+    style: Style,
 }
 
 impl Flags {
+    fn into_load(self) -> Result<LoadPlan, BenchError> {
+        if self.targets.is_empty() && self.echo_floor.is_none() {
+            return Err(usage("no target"));
+        }
+        Ok(LoadPlan {
+            targets: self.targets,
+            echo_floor: self.echo_floor,
+            connections: self.connections,
+            rounds: self.rounds.unwrap_or(5),
+            slice: self.slice,
+            warmup: self.warmup,
+            count: self.count,
+            pin: self.pin,
+            style: self.style,
+        })
+    }
+
+    /// Takes the commands after `--`.
+    fn spawn(&self, commands: &[String]) -> Result<SpawnPlan, BenchError> {
+        // Only the first `--` is ours: a wrapper's own one separates its flags from its command.
+        let commands: Vec<_> = commands
+            .get(1..)
+            .unwrap_or_default()
+            .split(|argument| argument == "--and")
+            .filter(|line| !line.is_empty())
+            .map(<[String]>::to_vec)
+            .collect();
+        if commands.is_empty() {
+            return Err(usage("no command after --"));
+        }
+        Ok(SpawnPlan { commands, runs: self.rounds.unwrap_or(200), pin: self.pin, style: self.style.clone() })
+    }
+
     fn parse(arguments: &[String]) -> Result<Self, BenchError> {
         let mut flags = Self {
             targets: Vec::new(),
@@ -126,8 +169,9 @@ impl Flags {
             rounds: None,
             slice: Duration::from_secs(1),
             warmup: Duration::from_millis(300),
+            count: 1000,
             pin: None,
-            json: false,
+            style: Style::default(),
         };
         let mut rest = arguments.iter();
         while let Some(flag) = rest.next() {
@@ -143,14 +187,19 @@ impl Flags {
                 "--seconds" => flags.slice = seconds(flag, value()?)?,
                 "--warmup" => flags.warmup = seconds(flag, value()?)?,
                 "--pin" => flags.pin = Some(number(flag, value()?)?),
-                "--json" => flags.json = true,
+                "--count" => flags.count = number(flag, value()?)?,
+                "--label" => flags.style.label.clone_from(value()?),
+                "--json" => flags.style.json = true,
                 _ => {
                     let target = flags
                         .targets
                         .last_mut()
                         .ok_or_else(|| usage(format!("{flag}: unknown, or before any --socket")))?;
                     match flag.as_str() {
-                        "--http" => target.protocol = Protocol::Http { path: value()?.clone() },
+                        "--http" => target.protocol = Protocol::Http { path: value()?.clone(), body: None },
+                        "--body" => target.give_body(value()?)?,
+                        "--line" => target.protocol = Protocol::Line { request: value()?.clone() },
+                        "--idle" => target.idle.clone_from(value()?),
                         "--echo" => target.protocol = Protocol::Echo { size: number(flag, value()?)? },
                         "--keys" => target.keys = number(flag, value()?)?,
                         "--name" => target.name.clone_from(value()?),
@@ -192,7 +241,7 @@ mod tests {
         let line = "load --echo-floor 1024 --socket /a --http /x/{n} --keys 3 --socket /b --echo 8 --fresh";
         let Ok(Command::Load(plan)) = parse_line(line) else { panic!("not a load plan") };
         assert_eq!(plan.echo_floor, Some(1024));
-        assert!(matches!(&plan.targets[0].protocol, Protocol::Http { path } if path == "/x/{n}"));
+        assert!(matches!(&plan.targets[0].protocol, Protocol::Http { path, body: None } if path == "/x/{n}"));
         assert_eq!((plan.targets[0].keys, plan.targets[0].fresh), (3, false));
         assert!(matches!(plan.targets[1].protocol, Protocol::Echo { size: 8 }));
         assert!(plan.targets[1].fresh);
@@ -209,7 +258,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_measured_is_a_usage_error() {
-        for line in ["", "load", "load --http /x", "load --rounds many --socket /a", "spawn --", "serve-echo", "fly"] {
+        for line in [
+            "",
+            "load",
+            "load --http /x",
+            "load --rounds many --socket /a",
+            "load --socket /a --body /missing/body.json",
+            "spawn --",
+            "start --socket /a -- server --and another",
+            "memory",
+            "crowd --count 5",
+            "serve-echo",
+            "fly",
+        ] {
             assert!(matches!(parse_line(line), Err(BenchError::Usage(_))), "{line:?} was accepted");
         }
     }

@@ -1,5 +1,19 @@
 //! The smallest framing of an HTTP/1.1 response that a closed loop needs.
 
+/// Returns the request for `path`.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+/// Returns the request that sends `body`, a JSON text, to `path`.
+pub(crate) fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
 /// One complete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Response {
@@ -10,16 +24,11 @@ pub(crate) struct Response {
 
 /// Returns the response once `bytes` holds all of it, `None` while some are missing.
 ///
-/// Only `Content-Length` is understood: no reply of the agent to a `GET` is chunked.
+/// Only `Content-Length` is understood: but for a stream of events, no reply of the agent is chunked.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Response>, &'static str> {
-    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+    let Some((status, head)) = parse_head(bytes)? else {
         return Ok(None);
     };
-    let status = bytes
-        .get(9..12)
-        .and_then(|digits| std::str::from_utf8(digits).ok())
-        .and_then(|digits| digits.parse().ok())
-        .ok_or("the status line has no code")?;
     let length_of_body = bytes[..head]
         .split(|&byte| byte == b'\n')
         .skip(1)
@@ -31,9 +40,58 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Response>, &'static str> {
     Ok((bytes.len() >= length).then_some(Response { status, length }))
 }
 
+/// Tells whether an idle connection has what it asked for: a whole response, or the first event of a stream.
+pub(crate) fn has_begun(bytes: &[u8]) -> Result<bool, &'static str> {
+    match parse_head(bytes)? {
+        None => Ok(false),
+        Some((200, head)) if is_event_stream(&bytes[..head]) => {
+            Ok(bytes[head..].windows(6).any(|window| window == b"event:"))
+        }
+        Some((200, _)) => Ok(parse(bytes)?.is_some()),
+        Some(_) => Err("any status but 200"),
+    }
+}
+
+/// Status, and length of the head without its closing empty line.
+fn parse_head(bytes: &[u8]) -> Result<Option<(u16, usize)>, &'static str> {
+    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let status = bytes
+        .get(9..12)
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok())
+        .ok_or("the status line has no code")?;
+    Ok(Some((status, head)))
+}
+
+fn is_event_stream(head: &[u8]) -> bool {
+    let media_type = b"text/event-stream";
+    head.windows(media_type.len()).any(|window| window.eq_ignore_ascii_case(media_type))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_idle_connection_has_begun_with_its_first_event_or_its_whole_response() {
+        let stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(has_begun(stream), Ok(false));
+        assert_eq!(has_begun(&[&stream[..], b"1f\r\nevent: hello\ndata: {}\n\n\r\n"].concat()), Ok(true));
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(has_begun(whole), Ok(true));
+        assert_eq!(has_begun(&whole[..whole.len() - 1]), Ok(false));
+        assert!(has_begun(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_body_is_announced_with_its_length() {
+        let request = post("/v1/resolve", b"{}");
+        assert!(
+            request.starts_with(b"POST /v1/resolve HTTP/1.1\r\n") && request.ends_with(b"Content-Length: 2\r\n\r\n{}")
+        );
+    }
 
     #[test]
     fn a_response_is_complete_with_its_last_byte() {

@@ -11,8 +11,10 @@ use crate::latency::Latencies;
 use crate::process;
 use crate::target::Target;
 
-/// Larger than any answer that is measured.
-const BUFFER: usize = 64 * 1024;
+/// Larger than any answer that is measured: a thousand values in one are.
+const BUFFER: usize = 512 * 1024;
+/// For each of many connections, which ask for single values.
+const SMALL_BUFFER: usize = 16 * 1024;
 
 /// One measured slice of one target.
 #[derive(Debug)]
@@ -96,6 +98,13 @@ fn fresh(target: &Target, time: Duration) -> Result<Latencies, BenchError> {
     Ok(latencies)
 }
 
+/// Asks for each key once, on one kept connection.
+pub(crate) fn each_once(target: &Target) -> Result<(), BenchError> {
+    let mut stream = target.connect()?;
+    let mut buffer = vec![0; BUFFER];
+    target.requests().iter().try_for_each(|request| exchange(target, &mut stream, request, &mut buffer))
+}
+
 fn exchange(
     target: &Target,
     stream: &mut std::os::unix::net::UnixStream,
@@ -139,7 +148,7 @@ fn many(target: &Target, count: usize, time: Duration) -> Result<Latencies, Benc
             .map_err(BenchError::system("register a connection"))?;
         connections.push(Connection {
             stream,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; SMALL_BUFFER],
             filled: 0,
             sent_at: Instant::now(),
             // Spread over the keys, or all connections would ask for the same one at once.

@@ -7,10 +7,11 @@
 //!
 //! # Layout
 //!
-//! `arguments` -> `target` -> `load` (with `http` for framing, `process` for CPU time, `latency` for quantiles, `floor`
-//! for the echo server) or `spawn` -> `report`.
+//! `arguments` -> `target` -> `load` (with `http` for framing, `process` for CPU time and memory, `latency` for quantiles,
+//! `floor` for the echo server), `crowd`, `spawn` or `start` -> `report`.
 
 mod arguments;
+mod crowd;
 mod error;
 mod floor;
 mod http;
@@ -19,9 +20,11 @@ mod load;
 mod process;
 mod report;
 mod spawn;
+mod start;
 mod target;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arguments::{Command, LoadPlan};
 use error::BenchError;
@@ -54,8 +57,18 @@ fn run(command: Command) -> Result<(), BenchError> {
             if let Some(cpu) = plan.pin {
                 process::pin_self(cpu)?;
             }
-            report::spawns(&spawn::run(&plan.commands, plan.runs)?, plan.json)
+            report::spawns(&spawn::run(&plan.commands, plan.runs)?, &plan.style)
         }
+        Command::Start(plan) => {
+            // The servers inherit the CPU.
+            if let Some(cpu) = plan.spawn.pin {
+                process::pin_self(cpu)?;
+            }
+            let starts = start::run(&plan.targets, &plan.spawn.commands, plan.spawn.runs)?;
+            report::starts(&plan.targets, &starts, &plan.spawn.style)
+        }
+        Command::Memory(plan) => measure_memory(plan),
+        Command::Crowd(plan) => measure_crowd(plan),
     }
 }
 
@@ -71,12 +84,7 @@ fn measure_load(mut plan: LoadPlan) -> Result<(), BenchError> {
         target.protocol = Protocol::Echo { size };
         plan.targets.insert(0, target);
     }
-    for target in &mut plan.targets {
-        target.find_server()?;
-        if let (Some(cpu), Some(server)) = (plan.pin, target.server) {
-            process::pin_server(server, cpu)?;
-        }
-    }
+    find_servers(&mut plan)?;
     for &connections in &plan.connections {
         for target in &plan.targets {
             load::run(target, connections, plan.warmup)?;
@@ -88,6 +96,41 @@ fn measure_load(mut plan: LoadPlan) -> Result<(), BenchError> {
             }
         }
         report::loads(&plan, connections, &slices)?;
+    }
+    Ok(())
+}
+
+fn measure_memory(mut plan: LoadPlan) -> Result<(), BenchError> {
+    find_servers(&mut plan)?;
+    for target in &plan.targets {
+        let before = target.memory()?;
+        load::each_once(target)?;
+        // What was allocated for the requests alone is given back by then.
+        std::thread::sleep(Duration::from_secs(1));
+        report::memory(target, before, target.memory()?, &plan.style)?;
+    }
+    Ok(())
+}
+
+fn measure_crowd(mut plan: LoadPlan) -> Result<(), BenchError> {
+    if let Some(cpu) = plan.pin {
+        process::pin_self(cpu)?;
+    }
+    find_servers(&mut plan)?;
+    for target in &plan.targets {
+        let rounds = crowd::run(target, plan.count, plan.rounds, plan.slice)?;
+        report::crowd(target, plan.count, &rounds, &plan.style)?;
+    }
+    Ok(())
+}
+
+/// Finds the process behind each socket and binds it to the CPU of the run.
+fn find_servers(plan: &mut LoadPlan) -> Result<(), BenchError> {
+    for target in &mut plan.targets {
+        target.find_server()?;
+        if let (Some(cpu), Some(server)) = (plan.pin, target.server) {
+            process::pin_server(server, cpu)?;
+        }
     }
     Ok(())
 }
