@@ -212,6 +212,27 @@ fn a_step_in_a_container_gets_its_secrets_from_an_agent_in_another_and_others_ge
 }
 
 #[test]
+fn in_a_fresh_volume_at_the_default_place_agent_and_clients_find_each_other_unconfigured() {
+    let home = Home::new();
+    let Some(containers) = Containers::start(&home) else { return };
+    let grant = format!("[grant.step]\nuid = [{STEP_UID}]\nread = [\"canary\"]\n");
+    let sidecar = Sidecar::prepare(&home, &containers, &grant);
+    let written = fs::read_to_string(home.join("etc/keyside.toml")).unwrap();
+    allow(&home.write("etc/keyside.toml", written.replace(&format!("socket = \"{SOCKET}\"\n"), "")), 0o644);
+    let store = mount(sidecar.store.file().parent().unwrap(), "/store:ro");
+    let run =
+        containers.podman(["run", "--detach", "--name", "agent", "--volume", "run:/run/keyside"]).args(RESTRICTED);
+    run.args(sidecar.mounted("etc", "/etc/keyside:ro")).args(store).arg(AGENT).end().expect_code(0);
+    sidecar.wait_until_ready();
+
+    let asking = ["--user=20001:20001", "--env=KEYSIDE_AGENT_UID=10001", "--volume=run:/run/keyside:ro", AGENT];
+    containers.run(asking.iter().chain(&["health"])).expect_code(0);
+    let checked = containers.run(asking.iter().chain(&["check", "{{canary.value}}"])).expect_code(0);
+    assert!(checked.text().starts_with("ok"), "{}", checked.text());
+    containers.remember_all();
+}
+
+#[test]
 fn the_pod_in_deploy_kubernetes_runs_its_step_with_the_secret() {
     let home = Home::new();
     let Some(containers) = Containers::start(&home) else { return };
