@@ -212,6 +212,27 @@ fn a_step_in_a_container_gets_its_secrets_from_an_agent_in_another_and_others_ge
 }
 
 #[test]
+fn a_peer_in_another_pid_namespace_satisfies_no_grant_that_names_a_program() {
+    let home = Home::new();
+    let Some(containers) = Containers::start(&home) else { return };
+    let grant = format!("[grant.step]\nuid = [{STEP_UID}]\nexe = [\"/keyside/keyside-exec\"]\nread = [\"canary\"]\n");
+    let sidecar = Sidecar::prepare(&home, &containers, &grant);
+    sidecar.start_agent();
+    let ready = containers.podman(["exec", "agent", "keyside", "ready", "--wait", "30s"]).end();
+    if ready.code() != Some(0) {
+        // Told at once that nothing here could ever satisfy the grant, which is as good.
+        let log = containers.podman(["logs", "agent"]).end().stderr;
+        assert_eq!(inspect(&containers, "container", "agent")["State"]["ExitCode"], 78, "{log}");
+        assert!(log.contains("exe"), "{log}");
+        return;
+    }
+    sidecar.bring_wrapper();
+    let refused = sidecar.step(STEP_UID, &["KEYSIDE_AGENT_UID=10001"]).expect_complaint(125, &["peer_refused"]);
+    assert_eq!(refused.text(), "", "nothing was started");
+    containers.remember_all();
+}
+
+#[test]
 fn in_a_fresh_volume_at_the_default_place_agent_and_clients_find_each_other_unconfigured() {
     let home = Home::new();
     let Some(containers) = Containers::start(&home) else { return };
