@@ -76,6 +76,8 @@ writable = true
 ttl = "1h"
 max_stale = "2h"
 poll = "off"
+# Room for all of the largest store.
+max_bytes = "256MiB"
 TOML
 }
 

@@ -32,6 +32,9 @@ const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
 /// How often deadlines are looked at; the longest that one is overstepped.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
+/// So many connections hold megabytes; when most of them have left, what they held is given back to the system.
+const CROWD: usize = 256;
+
 /// The whole reply to a connection beyond the limit of its uid.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\n\
 Cache-Control: no-store\r\nKeyside-Protocol: 1\r\nConnection: close\r\nContent-Length: 160\r\n\r\n\
@@ -429,9 +432,16 @@ impl Guards {
         loop {
             self.opened(|open| !open.guarded.is_empty()).await;
             timer.sleep(SWEEP_INTERVAL).await;
-            let open = self.lock();
+            let mut open = self.lock();
             let late = open.guarded.values().filter(|guarded| guarded.has_deadlines && guarded.pace.is_exceeded());
             late.for_each(|guarded| guarded.order.give(CUT_OFF));
+            // The table's room tells how many there were, however short they stayed.
+            let room = open.guarded.capacity();
+            if room >= CROWD && open.guarded.len() < room / 4 {
+                open.guarded.shrink_to_fit();
+                drop(open);
+                crate::sys::give_back_freed_memory();
+            }
         }
     }
 }

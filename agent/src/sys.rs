@@ -9,6 +9,16 @@ pub(crate) mod wiping;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// Gives memory that was freed back to the system: glibc keeps what lies between blocks in use. Takes some milliseconds
+/// for each hundred megabytes, in which nothing can be allocated.
+pub(crate) fn give_back_freed_memory() {
+    // SAFETY: it may be called at any time; it takes the allocator's own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Returns the supplementary groups of the process at the other end, as they were when it connected (`SO_PEERGROUPS`,
 /// Linux 4.13). Empty when it has none, and where the kernel cannot tell.
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> Vec<u32> {
