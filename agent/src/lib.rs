@@ -3,7 +3,7 @@
 //! # Layout, in the order of the flow
 //!
 //! * [`mod@run`], `reload`: the wiring: settings in, parts built, served, drained; the same again with other settings.
-//! * [`listen`], [`serve`], [`pace`]: sockets, connections and their deadlines.
+//! * [`listen`], [`serve`], [`pace`], `head`: sockets, connections, their deadlines, and the one spelling of a head.
 //! * [`access`]: which peer may read or write what.
 //! * [`api`]: the routes; the only place that knows HTTP serving.
 //! * [`check`]: the three validation levels.
@@ -27,6 +27,7 @@ pub mod breaker;
 pub mod cache;
 pub mod check;
 pub mod clock;
+mod head;
 pub mod held;
 pub mod layout;
 pub mod listen;

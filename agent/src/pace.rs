@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::head::HeadScan;
 use crate::sys::wiping::wipe;
 
 /// From accepting to the first byte.
@@ -129,16 +130,18 @@ thread_local! {
     static REPLY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(ONE_BUFFER));
 }
 
-/// A stream that tells its [`Pace`] what moves, and leaves no copy of it behind.
+/// A stream that tells its [`Pace`] what moves, lets only one spelling of a request's head through, and leaves no
+/// copy behind.
 pub struct PacedStream<S> {
     stream: S,
     pace: std::sync::Arc<Pace>,
+    heads: HeadScan,
 }
 
 impl<S> PacedStream<S> {
     /// Wraps `stream`.
     pub fn new(stream: S, pace: std::sync::Arc<Pace>) -> Self {
-        Self { stream, pace }
+        Self { stream, pace, heads: HeadScan::default() }
     }
 }
 
@@ -153,6 +156,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.pace.received();
+            self.heads.pass(&mut buf.filled_mut()[before..]);
         }
         polled
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap};
-use http::{Method, Request};
+use http::{Method, Request, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use keyside_protocol::code::Code;
@@ -24,8 +24,12 @@ const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// on it is executed.
 pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Result<(), ApiError> {
     let refuse = |code, what: &str| Err(ApiError::new(code, what).close());
-    if request.uri().scheme().is_some() || request.uri().authority().is_some() {
+    let uri = request.uri();
+    if uri.scheme().is_some() || uri.authority().is_some() || !uri.path().starts_with('/') {
         return refuse(Code::InvalidRequest, "the request target must be a path");
+    }
+    if request.version() != Version::HTTP_11 {
+        return refuse(Code::InvalidRequest, "only HTTP/1.1 is spoken here");
     }
     let mut hosts = 0;
     for (name, value) in request.headers() {
@@ -44,10 +48,18 @@ pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Re
                     refuse(Code::InvalidRequest, "this Transfer-Encoding is not accepted")
                 };
             }
+            "upgrade" => return refuse(Code::InvalidRequest, "there is no other protocol to change to"),
+            "expect" if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                return refuse(Code::InvalidRequest, "the only expectation that can be met is `100-continue`");
+            }
             "origin" | "forwarded" | "via" => {
                 return refuse(Code::InvalidRequest, "requests from browsers and proxies are refused");
             }
-            other if other.starts_with("sec-fetch-") || other.starts_with("x-forwarded-") => {
+            other
+                if other.starts_with("sec-fetch-")
+                    || other.starts_with("x-forwarded-")
+                    || other.starts_with("proxy-") =>
+            {
                 return refuse(Code::InvalidRequest, "requests from browsers and proxies are refused");
             }
             _ => {}
@@ -57,7 +69,7 @@ pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Re
         return refuse(Code::InvalidRequest, "exactly one Host header is needed, `localhost` or `keyside`");
     }
     let has_body = request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-    if has_body && (request.method() == Method::GET || request.method() == Method::DELETE) {
+    if has_body && matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
         return refuse(Code::InvalidRequest, "this method takes no body");
     }
     Ok(())
@@ -249,6 +261,9 @@ mod tests {
             (vec![("host", "localhost"), ("transfer-encoding", "chunked")], Code::LengthRequired),
             (vec![("host", "localhost"), ("transfer-encoding", "gzip, chunked")], Code::InvalidRequest),
             (vec![("host", "localhost"), ("content-length", "5")], Code::InvalidRequest),
+            (vec![("host", "localhost"), ("upgrade", "h2c")], Code::InvalidRequest),
+            (vec![("host", "localhost"), ("expect", "a miracle")], Code::InvalidRequest),
+            (vec![("host", "localhost"), ("proxy-authorization", "x")], Code::InvalidRequest),
         ] {
             let error = refuse_what_no_client_of_ours_sends(&request(&headers)).expect_err("refused");
             assert_eq!(error.code, code, "{headers:?}");
@@ -256,10 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn another_target_than_a_path_and_another_version_are_refused() {
+        for uri in ["*", "http://localhost/v1/health", "localhost:80"] {
+            let request = Request::builder().uri(uri).header("host", "localhost").body(()).expect("a valid request");
+            assert!(refuse_what_no_client_of_ours_sends(&request).is_err(), "{uri}");
+        }
+        let mut old = request(&[("host", "localhost")]);
+        *old.version_mut() = Version::HTTP_10;
+        assert!(refuse_what_no_client_of_ours_sends(&old).is_err());
+    }
+
+    #[test]
     fn a_path_is_decoded_once() {
         assert_eq!(decode("a%2520b").expect("valid"), "a%20b");
         assert_eq!(decode("%D0%BA+").expect("valid"), "к+");
-        for wrong in ["%", "%4", "%zz", "%ff"] {
+        for wrong in ["%", "%4", "%zz", "%+1", "%ff", "%c0%ae", "%ed%a0%80"] {
             assert!(decode(wrong).is_err(), "{wrong}");
         }
     }
