@@ -12,7 +12,7 @@
 //!   own that values lie in.
 //! * [`refresh`]: change detection.
 //! * [`backend`], [`layout`]: places that store secrets, and how ZenML writes them there.
-//! * [`audit`], [`memory`], [`shutdown`], [`clock`], [`timer`].
+//! * [`audit`], [`memory`], [`shutdown`], [`notify`], [`clock`], [`timer`].
 //!
 //! The cache and the back-ends do not know each other; a back-end never caches and never logs a value; a layout does no
 //! I/O. ARCHITECTURE.md has the reasons.
@@ -33,6 +33,7 @@ pub mod layout;
 pub mod listen;
 pub mod memory;
 mod near_miss;
+pub mod notify;
 pub mod pace;
 pub mod refresh;
 mod reload;

@@ -7,7 +7,9 @@ pub(crate) mod pages;
 pub(crate) mod sqlite_memory;
 pub(crate) mod wiping;
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use rustix::io::FdFlags;
 
 /// Gives memory that was freed back to the system: glibc keeps what lies between blocks in use. Takes some milliseconds
 /// for each hundred megabytes, in which nothing can be allocated.
@@ -46,5 +48,25 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> Vec<u32> {
             return Vec::new();
         }
         groups.resize(wanted.min(65_536), 0);
+    }
+}
+
+/// Takes over descriptor `number`, which our parent left open for us; closed on exec from now on. To be called before
+/// anything else opens descriptors.
+pub(crate) fn take_descriptor(number: RawFd) -> std::io::Result<OwnedFd> {
+    // SAFETY: the borrow ends with this call, which asks the kernel by number; a closed one is answered with EBADF.
+    rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    // SAFETY: the descriptor is open, as was just asked, and nobody in this process owns it: it is above the standard
+    // streams, and the program calls this before it opens anything, with a number that its parent passed for it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
+    Ok(descriptor)
+}
+
+/// Removes variables from our environment. To be called before there is a second thread.
+pub(crate) fn remove_variables(names: impl Iterator<Item = &'static str>) {
+    for name in names {
+        // SAFETY: the program calls this at the beginning of its only thread, so nobody reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
     }
 }
