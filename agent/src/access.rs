@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 
 use keyside_config::settings::{GrantSettings, SecretPattern};
 
+use crate::program::{Asked, Program};
 use crate::sys;
 
 /// The uid and gid that the kernel shows for ids it cannot map: belongs to nobody we know.
@@ -24,6 +25,8 @@ pub struct Peer {
     pub pid: Option<u32>,
     /// Its supplementary groups.
     pub groups: Vec<u32>,
+    /// What it runs, as far as some grant asks for it and the kernel is sure.
+    pub program: Program,
     /// The peer of an embedded agent: it is our own process's parent and needs no grant.
     pub embedded: bool,
 }
@@ -38,8 +41,15 @@ impl Peer {
             gid: credentials.gid(),
             pid: u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0),
             groups: sys::peer_groups(socket.as_fd()),
+            program: Program::default(),
             embedded: false,
         })
+    }
+
+    /// Looks at the program behind `socket`, too.
+    #[must_use]
+    pub fn with_program(self, socket: &impl AsFd, asked: Asked) -> Self {
+        Self { program: Program::behind(socket, asked), ..self }
     }
 }
 
@@ -71,6 +81,14 @@ impl Access {
         !self.grants.is_empty()
     }
 
+    /// Says what the grants go by beside ids.
+    pub fn asks_for(&self) -> Asked {
+        Asked {
+            exe: self.grants.iter().any(|grant| !grant.exes.is_empty()),
+            cgroup: self.grants.iter().any(|grant| !grant.cgroups.is_empty()),
+        }
+    }
+
     /// Says what `peer`, who came in by `listener`, may do. `None` when the peer matches nothing, and when there is no
     /// such listener any more.
     pub fn viewer(&self, peer: &Peer, listener: &str) -> Option<Viewer<'_>> {
@@ -89,13 +107,7 @@ impl Access {
             .grants
             .iter()
             .filter(|grant| allowed.as_ref().is_none_or(|allowed| allowed.contains(&grant.name)))
-            .filter(|grant| {
-                grant.uids.contains(&peer.uid)
-                    || grant
-                        .gids
-                        .iter()
-                        .any(|gid| *gid != OVERFLOW_ID && (*gid == peer.gid || peer.groups.contains(gid)))
-            })
+            .filter(|grant| names_peer(grant, peer))
             .collect();
         (own_uid || !grants.is_empty()).then_some(Viewer { everything: false, own_uid, grants })
     }
@@ -161,6 +173,21 @@ impl Viewer<'_> {
     }
 }
 
+/// Ids are alternatives; program and cgroup narrow them. A grant without ids is for any, and the configuration has seen
+/// to it that none is without everything.
+fn names_peer(grant: &GrantSettings, peer: &Peer) -> bool {
+    let is_in_group = |gid: &u32| *gid != OVERFLOW_ID && (*gid == peer.gid || peer.groups.contains(gid));
+    let names_ids = !grant.uids.is_empty() || !grant.gids.is_empty();
+    let narrows = !grant.exes.is_empty() || !grant.cgroups.is_empty();
+    let by_id = if names_ids { grant.uids.contains(&peer.uid) || grant.gids.iter().any(is_in_group) } else { narrows };
+    let by_exe = || peer.program.exe.as_ref().is_some_and(|exe| grant.exes.contains(exe));
+    let by_cgroup = || {
+        let cgroup = peer.program.cgroup.as_deref();
+        cgroup.is_some_and(|cgroup| grant.cgroups.iter().any(|pattern| matches(pattern, cgroup)))
+    };
+    by_id && (grant.exes.is_empty() || by_exe()) && (grant.cgroups.is_empty() || by_cgroup())
+}
+
 fn covers(pattern: &SecretPattern, name: &str) -> bool {
     matches(&pattern.secret, name)
 }
@@ -202,7 +229,7 @@ mod tests {
     use super::*;
 
     fn peer(uid: u32, gid: u32, groups: &[u32]) -> Peer {
-        Peer { uid, gid, pid: Some(1), groups: groups.to_vec(), embedded: false }
+        Peer { uid, gid, pid: Some(1), groups: groups.to_vec(), program: Program::default(), embedded: false }
     }
 
     fn pattern(secret: &str, keys: Option<&[&str]>) -> SecretPattern {
@@ -260,6 +287,39 @@ mod tests {
         let granted = access(OVERFLOW_ID, vec![grant("a", &[OVERFLOW_ID], &[], vec![pattern("*", None)])]);
         assert!(granted.viewer(&peer(OVERFLOW_ID, 1, &[]), HERE).is_none());
         assert!(access(OVERFLOW_ID, Vec::new()).viewer(&peer(OVERFLOW_ID, 1, &[]), HERE).is_none());
+    }
+
+    #[test]
+    fn program_and_cgroup_narrow_a_grant_and_what_is_not_known_satisfies_neither() {
+        let program = |exe: Option<&str>, cgroup: Option<&str>| Program {
+            exe: exe.map(Into::into),
+            cgroup: cgroup.map(str::to_owned),
+        };
+        let running = |uid, exe, cgroup| Peer { program: program(exe, cgroup), ..peer(uid, uid, &[]) };
+        let grant = |uids: &[u32], exes: &[&str], cgroups: &[&str]| GrantSettings {
+            exes: exes.iter().map(Into::into).collect(),
+            cgroups: cgroups.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            ..grant("a", uids, &[], vec![pattern("*", None)])
+        };
+        let (train, other, slice) = (Some("/bin/train"), Some("/bin/other"), Some("/ml.slice/train.service"));
+        for (grant, peer, expected) in [
+            (grant(&[7], &["/bin/train"], &[]), running(7, train, None), true),
+            (grant(&[7], &["/bin/train"], &[]), running(8, train, None), false),
+            (grant(&[7], &["/bin/train"], &[]), running(7, other, None), false),
+            (grant(&[7], &["/bin/train"], &[]), running(7, None, None), false),
+            (grant(&[7], &["/bin/x", "/bin/train"], &["/ml.slice/*"]), running(7, train, slice), true),
+            (grant(&[7], &["/bin/train"], &["/ml.slice/*"]), running(7, train, None), false),
+            (grant(&[7], &["/bin/train"], &["/ml.slice/*"]), running(7, None, slice), false),
+            (grant(&[], &["/bin/train"], &[]), running(9, train, None), true),
+            (grant(&[], &["/bin/train"], &[]), running(OVERFLOW_ID, train, None), false),
+            (grant(&[], &[], &["/ml.slice/*"]), running(9, None, slice), true),
+            (grant(&[], &[], &["*"]), running(9, None, None), false),
+            (grant(&[], &[], &[]), running(9, train, slice), false),
+        ] {
+            let access = access(1, vec![grant]);
+            assert_eq!(access.viewer(&peer, HERE).is_some(), expected, "{peer:?}");
+        }
+        assert_eq!(access(1, vec![grant(&[7], &[], &["*"])]).asks_for(), Asked { exe: false, cgroup: true });
     }
 
     #[test]

@@ -251,7 +251,7 @@ mod tests {
         let path = directory.path().join("audit.jsonl");
         let log = Audit::open_log(&AuditSettings { path: Some(path.clone()), required: true }).expect("writable");
         let audit = Audit::start(log, true).expect("a thread");
-        let peer = Peer { uid: 7, gid: 8, pid: None, groups: Vec::new(), embedded: false };
+        let peer = Peer { uid: 7, gid: 8, pid: None, groups: Vec::new(), program: Default::default(), embedded: false };
         let draft = Draft { operation: "read", secrets: vec![Subject::key("db", "password")], ..Draft::default() };
         audit.record(&draft, &peer, None, Duration::from_millis(2));
         audit.record(&draft, &peer, Some(Code::PeerRefused), Duration::ZERO);

@@ -4,7 +4,7 @@
 //!
 //! * [`mod@run`], `reload`: the wiring: settings in, parts built, served, drained; the same again with other settings.
 //! * [`listen`], [`serve`], [`pace`], `head`: sockets, connections, their deadlines, and the one spelling of a head.
-//! * [`access`]: which peer may read or write what.
+//! * [`access`], [`program`]: which peer may read or write what, and what it runs.
 //! * [`api`]: the routes; the only place that knows HTTP serving.
 //! * [`check`]: the three validation levels.
 //! * [`resolver`]: precedence and scopes, one call in flight for each secret, one consistent set for each resolve.
@@ -35,6 +35,7 @@ pub mod memory;
 mod near_miss;
 pub mod notify;
 pub mod pace;
+pub mod program;
 pub mod refresh;
 mod reload;
 pub mod resolver;

@@ -104,7 +104,7 @@ impl Setting {
     /// Sends `bytes` as `uid` and reads everything until the agent closes.
     async fn raw(&self, uid: u32, bytes: &[u8]) -> Vec<u8> {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let peer = Peer { uid, gid: uid, pid: None, groups: Vec::new(), embedded: false };
+        let peer = Peer { uid, gid: uid, pid: None, groups: Vec::new(), program: Default::default(), embedded: false };
         let serving = tokio::spawn(crate::serve::serve_one(
             Arc::clone(&self.current),
             theirs,
@@ -485,7 +485,8 @@ async fn every_decision_about_a_secret_is_audited_without_its_value() {
 async fn a_client_that_stops_in_its_body_hinders_nobody() {
     let setting = setting(&[("store", &store(), false)], Vec::new());
     let (ours, theirs) = UnixStream::pair().expect("a pair");
-    let peer = Peer { uid: OWN_UID, gid: 1, pid: None, groups: Vec::new(), embedded: false };
+    let peer =
+        Peer { uid: OWN_UID, gid: 1, pid: None, groups: Vec::new(), program: Default::default(), embedded: false };
     let serving = tokio::spawn(crate::serve::serve_one(
         Arc::clone(&setting.current),
         theirs,

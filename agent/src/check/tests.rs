@@ -8,7 +8,7 @@ use crate::backend::fake::FakeBackend;
 use crate::resolver::tests::resolver;
 
 fn peer() -> Peer {
-    Peer { uid: 7, gid: 7, pid: None, groups: Vec::new(), embedded: false }
+    Peer { uid: 7, gid: 7, pid: None, groups: Vec::new(), program: Default::default(), embedded: false }
 }
 
 async fn run(resolver: &Arc<Resolver>, references: &[&str], level: ValidationLevel) -> CheckReply {

@@ -168,6 +168,21 @@ impl Listener {
         Ok(())
     }
 
+    /// Takes the name, mode and group of `settings`, which are for the same path.
+    ///
+    /// Errors: no such group, or the kernel refuses; mode and group are then as they were.
+    pub fn adjust(&mut self, settings: &ListenerSettings) -> Result<(), ListenError> {
+        if let Some(made) = self.made.as_ref().filter(|made| made.place.identity_of("") == Some(made.identity)) {
+            let (new, old) = (group_of(settings)?, group_of(&self.settings)?);
+            set_access(&made.place, settings.mode, new).inspect_err(|_| {
+                // As good as can be done: the first failure is the one that is told.
+                let _ = set_access(&made.place, self.settings.mode, old);
+            })?;
+        }
+        self.settings = settings.clone();
+        Ok(())
+    }
+
     /// Returns another handle on the listening socket for the runtime.
     pub fn socket(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
@@ -262,11 +277,7 @@ fn replace_stale(place: &Place) -> Result<(), ListenError> {
 
 /// Binds at a free place and listens.
 fn open_at(place: &Place, settings: &ListenerSettings) -> Result<(UnixListener, Identity), ListenError> {
-    let gid = match &settings.group {
-        Some(group) => group_id(group, place.path())?,
-        // Also in a directory that gives its own group to what is made in it.
-        None => rustix::process::getegid(),
-    };
+    let gid = group_of(settings)?;
     let socket = bind_at(place)?;
     let identity = set_up(place, &socket, settings.mode, gid).inspect_err(|_| {
         // Ours: the bind succeeded, so nobody else's can be here.
@@ -289,23 +300,35 @@ fn bind_at(place: &Place) -> Result<OwnedFd, ListenError> {
 /// A bound socket that does not listen refuses everybody, so mode and owner are set before `listen`. By name: `fchmod`
 /// before `bind` would still be cut by the umask.
 fn set_up(place: &Place, socket: &OwnedFd, mode: u32, gid: Gid) -> Result<Identity, ListenError> {
-    let failed = |what| move |error: rustix::io::Errno| failed(what, place)(error.into());
     // Without /proc the bind went by the path, which may have led elsewhere by then; nothing is at our name in that case.
     let moved = || ListenError::Moved(place.path().to_path_buf());
-    let found = place.look("").map_err(self::failed("look at", place))?.ok_or_else(moved)?;
-    let set_mode = |mode| chmodat(place.directory(), place.name(), Mode::from_raw_mode(mode), AtFlags::empty());
-    // Closed to all until the group is right.
-    set_mode(0o600).map_err(failed("set the mode of"))?;
-    if found.st_gid != gid.as_raw() {
-        chownat(place.directory(), place.name(), None, Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("set the group of"))?;
-    }
-    set_mode(mode).map_err(failed("set the mode of"))?;
-    listen(socket.as_fd(), BACKLOG).map_err(failed("listen on"))?;
+    let found = place.look("").map_err(failed("look at", place))?.ok_or_else(moved)?;
+    set_access(place, mode, gid)?;
+    listen(socket.as_fd(), BACKLOG).map_err(|error| failed("listen on", place)(error.into()))?;
     if !place.is_where_the_path_leads() {
         return Err(moved());
     }
     Ok(identity(&found))
+}
+
+fn set_access(place: &Place, mode: u32, gid: Gid) -> Result<(), ListenError> {
+    let failed = |what| move |error: rustix::io::Errno| failed(what, place)(error.into());
+    let set_mode = |mode| chmodat(place.directory(), place.name(), Mode::from_raw_mode(mode), AtFlags::empty());
+    // Closed to all until the group is right.
+    set_mode(0o600).map_err(failed("set the mode of"))?;
+    if place.look("").ok().flatten().is_none_or(|found| found.st_gid != gid.as_raw()) {
+        chownat(place.directory(), place.name(), None, Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("set the group of"))?;
+    }
+    set_mode(mode).map_err(failed("set the mode of"))
+}
+
+/// The socket's group: ours where none is configured, also in a directory that gives its own to what is made in it.
+fn group_of(settings: &ListenerSettings) -> Result<Gid, ListenError> {
+    match &settings.group {
+        Some(group) => group_id(group, &settings.path),
+        None => Ok(rustix::process::getegid()),
+    }
 }
 
 fn identity_at(path: &Path) -> Option<Identity> {
