@@ -3,7 +3,8 @@
 //! # Layout, in the order of the flow
 //!
 //! * [`mod@run`], `reload`: the wiring: settings in, parts built, served, drained; the same again with other settings.
-//! * [`listen`], [`serve`], [`pace`], `head`: sockets, connections, their deadlines, and the one spelling of a head.
+//! * [`listen`], [`serve`], [`capacity`], [`pace`], `head`: sockets, connections, how many, their deadlines, and the one
+//!   spelling of a head.
 //! * [`access`], [`program`]: which peer may read or write what, and what it runs.
 //! * [`api`]: the routes; the only place that knows HTTP serving.
 //! * [`check`]: the three validation levels.
@@ -25,6 +26,7 @@ pub mod audit;
 pub mod backend;
 pub mod breaker;
 pub mod cache;
+pub mod capacity;
 pub mod check;
 pub mod clock;
 mod head;

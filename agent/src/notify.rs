@@ -1,11 +1,21 @@
 //! Words to whoever supervises the agent (`sd_notify(3)`): ready, reloading, stopping.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use rustix::time::{ClockId, clock_gettime};
+
+const VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// Returns where the supervisor listens, and removes that from the environment: it is meant for this process alone.
+/// To be called once, before anything starts a thread.
+pub fn take_address() -> Option<OsString> {
+    let address = std::env::var_os(VARIABLE)?;
+    crate::sys::remove_variables(std::iter::once(VARIABLE));
+    Some(address)
+}
 
 /// The supervisor; nobody, where none has asked.
 pub struct Supervisor(Option<UnixDatagram>);

@@ -24,6 +24,8 @@ const BODY: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(30);
 /// Without progress while writing.
 const WRITE: Duration = Duration::from_secs(10);
+/// For each of these, on a connection that is only let in for a probe.
+const HURRY: Duration = Duration::from_secs(2);
 
 const WAITING_FIRST: u8 = 0;
 const IN_HEAD: u8 = 1;
@@ -48,6 +50,8 @@ pub struct Pace {
     write_waits: AtomicU64,
     /// A body was read, and may have held values: the buffer that it came in is wiped before it is used again.
     had_body: AtomicBool,
+    /// None of the limits is longer.
+    longest: Duration,
 }
 
 impl Pace {
@@ -58,7 +62,13 @@ impl Pace {
             since: AtomicU64::new(now_ms()),
             write_waits: AtomicU64::new(0),
             had_body: AtomicBool::new(false),
+            longest: Duration::MAX,
         }
+    }
+
+    /// The same for a connection that takes one of few places.
+    pub fn hurried() -> Self {
+        Self { longest: HURRY, ..Self::new() }
     }
 
     fn enter(&self, phase: u8) {
@@ -95,8 +105,13 @@ impl Pace {
 
     /// Returns how long the connection may go on as it is; zero when a deadline has passed.
     fn remaining(&self) -> Duration {
-        let now = now_ms();
-        let left = |since: u64, limit: Duration| limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
+        self.remaining_at(now_ms())
+    }
+
+    fn remaining_at(&self, now: u64) -> Duration {
+        let left = |since: u64, limit: Duration| {
+            limit.min(self.longest).saturating_sub(Duration::from_millis(now.saturating_sub(since)))
+        };
         // While a reply waits to be taken, its own deadline is the one that counts.
         match (self.write_waits.load(Ordering::Relaxed), self.phase.load(Ordering::Relaxed)) {
             (0, HANDLING) => IDLE,
@@ -232,6 +247,36 @@ mod tests {
         assert!(pace.remaining() <= BODY);
         pace.replied();
         assert!(pace.remaining() > HEAD, "an idle kept-alive connection has longer than a head");
+    }
+
+    #[test]
+    fn each_limit_is_over_when_its_time_is_and_a_byte_now_and_then_buys_none() {
+        let over_after = |pace: &Pace| {
+            let since = pace.since.load(Ordering::Relaxed);
+            (0..60).find(|seconds| pace.remaining_at(since + seconds * 1000).is_zero())
+        };
+        let pace = Pace::new();
+        assert_eq!(over_after(&pace), Some(5), "the first byte");
+        pace.received();
+        assert_eq!(over_after(&pace), Some(5), "the head");
+        let began = pace.since.load(Ordering::Relaxed);
+        pace.received();
+        assert_eq!(pace.since.load(Ordering::Relaxed), began, "more of the head");
+        pace.handling();
+        assert_eq!(over_after(&pace), None, "a request has its own deadline");
+        pace.reading_body();
+        assert_eq!(over_after(&pace), Some(5), "the body");
+        let began = pace.since.load(Ordering::Relaxed);
+        pace.received();
+        assert_eq!(pace.since.load(Ordering::Relaxed), began, "more of the body");
+        pace.replied();
+        assert_eq!(over_after(&pace), Some(30), "the next request");
+        pace.write_waits.store(pace.since.load(Ordering::Relaxed), Ordering::Relaxed);
+        assert_eq!(over_after(&pace), Some(10), "a reply that is not taken");
+        let hurried = Pace::hurried();
+        assert_eq!(over_after(&hurried), Some(2));
+        hurried.received();
+        assert_eq!(over_after(&hurried), Some(2));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The agent from settings to a graceful stop: build the parts, serve, drain, wipe.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,12 @@ use crate::access::Access;
 use crate::api::{Agent, Current};
 use crate::audit::Audit;
 use crate::backend::BackendError;
+use crate::capacity::Capacity;
 use crate::clock::Tick;
+use crate::listen::activation::Inherited;
 use crate::listen::{ListenError, Listener, default_path};
 use crate::memory::drop_capabilities;
+use crate::notify::Supervisor;
 use crate::refresh;
 use crate::reload::{self, Files, Loader, Reading};
 use crate::resolver::Resolver;
@@ -41,6 +45,10 @@ pub struct RunOptions {
     pub exit_with_last_client: bool,
     /// `XDG_RUNTIME_DIR`, for the default socket path.
     pub runtime_directory: Option<PathBuf>,
+    /// Sockets that were bound for us: each stands for the listener of its name, else for the agent's own.
+    pub handed_over: Vec<Inherited>,
+    /// `NOTIFY_SOCKET`: who is told of start, reload and stop.
+    pub supervisor: Option<OsString>,
     /// Reads the configuration again, when a file of it has changed and at SIGHUP; without it, it is never read again.
     pub reload: Option<Loader>,
 }
@@ -67,6 +75,9 @@ pub enum StartError {
         /// The kernel's word.
         source: std::io::Error,
     },
+    /// A reload asks for what was given up for good.
+    #[error("restart needed: {0} needs a right that the agent gave up when it started")]
+    RestartNeeded(&'static str),
     /// The runtime or the signals.
     #[error("cannot {what}: {source}")]
     System {
@@ -84,6 +95,7 @@ impl StartError {
             Self::Listen(error) => Some(error.hint()),
             Self::Backend { error, .. } => error.hint(),
             Self::Audit { .. } => Some("give [audit] path a file in a directory that the agent may write to"),
+            Self::RestartNeeded(_) => Some("restart the agent to start with this configuration"),
             Self::System { .. } => None,
         }
     }
@@ -119,28 +131,27 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
     let signals = Signals::catch().map_err(|source| StartError::System { what: "catch signals", source })?;
     let signals = tokio::spawn(signals.watch(stop_sender, hang_up));
 
-    let own_path = match &options.embedded {
-        Some(_) => None,
-        None => own_path(&settings, options.runtime_directory.as_deref())?,
+    let capacity = Capacity::raise();
+    let handed_over: Vec<_> =
+        options.handed_over.iter().map(|socket| (socket.name.clone(), socket.path.clone())).collect();
+    let places = Places { own_path: None, handed_over, runtime_directory: options.runtime_directory };
+    let (places, listeners) = match &options.embedded {
+        Some(_) => (places, Vec::new()),
+        None => open_listeners(places, &settings, options.handed_over)?,
     };
-    let mut listeners = Vec::new();
-    if options.embedded.is_none() {
-        for wanted in wanted_listeners(&settings, own_path.as_deref()) {
-            listeners.push(Listener::open(wanted)?);
-        }
-    }
     let audit_log = Audit::open_log(&settings.audit)
         .map_err(|source| StartError::Audit { path: settings.audit.path.clone().unwrap_or_default(), source })?;
-    // A socket that vanishes is made again with its group, so that right is kept.
-    let with_group = listeners.iter().any(|listener| listener.settings.group.is_some());
-    let kept = if with_group { CapabilitySet::CHOWN } else { CapabilitySet::empty() };
-    drop_capabilities(kept).map_err(|source| StartError::System { what: "drop capabilities", source })?;
+    let wanted: Vec<_> = listeners.iter().map(|listener| listener.settings.clone()).collect();
+    let needed = needed_capabilities(&settings, &wanted);
+    let permitted = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
+    let given_up = permitted.difference(needed);
+    drop_capabilities(needed).map_err(|source| StartError::System { what: "drop capabilities", source })?;
 
     // From here on there may be other threads.
     let audit = Audit::start(audit_log, settings.audit.required)
         .map_err(|source| StartError::System { what: "start the audit's writer", source })?;
     let resolver = Resolver::open(&settings).map_err(|(name, error)| StartError::Backend { name, error })?;
-    let lasting = Lasting { audit: Arc::new(audit), connections: Arc::default(), started: Tick::now(), own_path };
+    let lasting = Lasting { audit: Arc::new(audit), connections: Arc::default(), started: Tick::now(), places };
     let current = Arc::new(Current::new(Arc::new(lasting.agent(Arc::new(resolver), &settings))));
     match options.embedded {
         Some(connection) => {
@@ -153,8 +164,11 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
         None => {
             let timer =
                 Arc::new(Timer::start().map_err(|source| StartError::System { what: "start the timer", source })?);
-            let hall = Hall::new(Arc::clone(&current), Arc::clone(&timer));
+            let hall = Hall::new(Arc::clone(&current), Arc::clone(&timer), capacity);
             listeners.into_iter().for_each(|listener| hall.open(listener));
+            let supervisor = Arc::new(Supervisor::at(options.supervisor.as_deref()));
+            supervisor.ready();
+            tokio::spawn(tell_of_the_stop(Arc::clone(&supervisor), stop.clone()));
             let readings = match options.reload {
                 Some(load) => Some(
                     keep_reading(load, Files::look_at(settings.files.clone()), hang_ups)
@@ -169,7 +183,8 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
                 hall: Arc::clone(&hall),
                 timer,
                 settings,
-                runtime_directory: options.runtime_directory,
+                supervisor,
+                given_up,
                 polls,
             };
             let reloads = tokio::spawn(house.keep(readings));
@@ -196,13 +211,22 @@ struct Lasting {
     audit: Arc<Audit>,
     connections: Arc<AtomicU64>,
     started: Tick,
-    /// The default path of the agent's own socket, where no flag, variable or file names one.
+    places: Places,
+}
+
+/// Where the sockets are that no setting places.
+struct Places {
+    /// The default path of the agent's own socket, once it had to be chosen.
     own_path: Option<PathBuf>,
+    /// What was handed over: the name it came with, and where it is bound.
+    handed_over: Vec<(String, PathBuf)>,
+    /// `XDG_RUNTIME_DIR`.
+    runtime_directory: Option<PathBuf>,
 }
 
 impl Lasting {
     fn agent(&self, resolver: Arc<Resolver>, settings: &Settings) -> Agent {
-        let listeners = wanted_listeners(settings, self.own_path.as_deref());
+        let listeners = self.places.wanted_listeners(settings);
         let rules = listeners.iter().map(|listener| (listener.name.clone(), listener.grants.clone())).collect();
         Agent {
             resolver,
@@ -226,7 +250,8 @@ struct House {
     hall: Arc<Hall>,
     timer: Arc<Timer>,
     settings: Settings,
-    runtime_directory: Option<PathBuf>,
+    supervisor: Arc<Supervisor>,
+    given_up: CapabilitySet,
     polls: JoinHandle<()>,
 }
 
@@ -253,7 +278,10 @@ impl House {
                     continue;
                 }
             };
-            match self.apply(settings).await {
+            self.supervisor.reloading();
+            let applied = self.apply(settings).await;
+            self.supervisor.ready();
+            match applied {
                 Ok(()) => tracing::info!(asked, from = self.settings.sources.join("; "), "configuration reloaded"),
                 Err(error) => {
                     let hint = error.hint().unwrap_or("correct it, or restart the agent to start with it");
@@ -266,7 +294,15 @@ impl House {
 
     /// Puts `settings` in force, wholly or not at all.
     async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
-        let wanted = wanted_listeners(&settings, self.own_path(&settings)?);
+        self.lasting.places.choose_own_path(&settings)?;
+        let wanted = self.lasting.places.wanted_listeners(&settings);
+        let missing = needed_capabilities(&settings, &wanted).intersection(self.given_up);
+        if missing.contains(CapabilitySet::SYS_PTRACE) {
+            return Err(StartError::RestartNeeded("a grant by `exe`"));
+        }
+        if missing.contains(CapabilitySet::CHOWN) {
+            return Err(StartError::RestartNeeded("the group of a socket"));
+        }
         let open = self.hall.open_settings();
         let mut fresh = Vec::new();
         for listener in &wanted {
@@ -292,14 +328,6 @@ impl House {
         self.polls = poll(&self.current, &self.timer, &settings);
         self.settings = settings;
         Ok(())
-    }
-
-    /// Chooses the default path the first time that nothing names one.
-    fn own_path(&mut self, settings: &Settings) -> Result<Option<&Path>, StartError> {
-        if self.lasting.own_path.is_none() {
-            self.lasting.own_path = own_path(settings, self.runtime_directory.as_deref())?;
-        }
-        Ok(self.lasting.own_path.as_deref())
     }
 
     /// Gives the sockets that stay their new names, modes and groups, or leaves all as they were.
@@ -343,22 +371,84 @@ fn keep_reading(
     Ok(readings)
 }
 
-/// Returns the default path when nothing names the agent's own socket: additional listeners do not stand in for it.
-fn own_path(settings: &Settings, runtime_directory: Option<&Path>) -> Result<Option<PathBuf>, StartError> {
-    if settings.agent.listeners.iter().any(|listener| listener.name == OWN_LISTENER) {
-        return Ok(None);
+/// Opens every listener that is wanted; what was handed over is taken as it is.
+fn open_listeners(
+    mut places: Places,
+    settings: &Settings,
+    mut handed_over: Vec<Inherited>,
+) -> Result<(Places, Vec<Listener>), StartError> {
+    places.choose_own_path(settings)?;
+    let mut listeners = Vec::new();
+    for wanted in places.wanted_listeners(settings) {
+        let handed = handed_over.iter().position(|socket| socket.path == wanted.path);
+        listeners.push(match handed.map(|at| handed_over.swap_remove(at)) {
+            None => Listener::open(wanted)?,
+            Some(socket) => Listener::inherited(wanted, socket.listener)
+                .map_err(|source| StartError::System { what: "listen on the socket that was handed over", source })?,
+        });
     }
-    Ok(Some(default_path(runtime_directory)?))
+    Ok((places, listeners))
 }
 
-/// Returns every listener there is to be, the agent's own first.
-fn wanted_listeners(settings: &Settings, own_path: Option<&Path>) -> Vec<ListenerSettings> {
-    let mut wanted = settings.agent.listeners.clone();
-    if let (Some(path), false) = (own_path, wanted.iter().any(|listener| listener.name == OWN_LISTENER)) {
-        let (mode, group) = (settings.agent.socket_mode, settings.agent.socket_group.clone());
-        let own =
-            ListenerSettings { name: OWN_LISTENER.to_owned(), path: path.to_path_buf(), mode, group, grants: None };
-        wanted.insert(0, own);
+impl Places {
+    /// Chooses the default path the first time that nothing names the agent's own socket: additional listeners do not
+    /// stand in for it.
+    fn choose_own_path(&mut self, settings: &Settings) -> Result<(), StartError> {
+        let is_named = self.own_path.is_some()
+            || settings.agent.listeners.iter().any(|listener| listener.name == OWN_LISTENER)
+            || self.handed_over.iter().any(|(name, _)| listener_of(settings, name) == OWN_LISTENER);
+        if !is_named {
+            self.own_path = Some(default_path(self.runtime_directory.as_deref())?);
+        }
+        Ok(())
     }
-    wanted
+
+    /// Returns every listener there is to be, the agent's own first. One that was handed over takes the place of the
+    /// path that its settings name.
+    fn wanted_listeners(&self, settings: &Settings) -> Vec<ListenerSettings> {
+        let configured = &settings.agent.listeners;
+        let own = |path: &Path| {
+            let (mode, group) = (settings.agent.socket_mode, settings.agent.socket_group.clone());
+            ListenerSettings { name: OWN_LISTENER.to_owned(), path: path.to_path_buf(), mode, group, grants: None }
+        };
+        let mut wanted: Vec<ListenerSettings> = Vec::new();
+        for (name, path) in &self.handed_over {
+            let name = listener_of(settings, name);
+            let as_configured = configured.iter().find(|listener| listener.name == name).cloned();
+            wanted.push(ListenerSettings { path: path.clone(), ..as_configured.unwrap_or_else(|| own(path)) });
+        }
+        for listener in configured {
+            if !wanted.iter().any(|handed| handed.name == listener.name) {
+                wanted.push(listener.clone());
+            }
+        }
+        if let Some(path) = &self.own_path
+            && !wanted.iter().any(|listener| listener.name == OWN_LISTENER)
+        {
+            wanted.push(own(path));
+        }
+        wanted.sort_by_key(|listener| listener.name != OWN_LISTENER);
+        wanted
+    }
+}
+
+/// Returns the listener that a socket which came with this name stands for.
+fn listener_of<'a>(settings: &Settings, name: &'a str) -> &'a str {
+    if settings.agent.listeners.iter().any(|listener| listener.name == name) { name } else { OWN_LISTENER }
+}
+
+/// Says which rights the agent goes on to need.
+fn needed_capabilities(settings: &Settings, listeners: &[ListenerSettings]) -> CapabilitySet {
+    let mut needed = CapabilitySet::empty();
+    // A socket that vanishes is made again with its group.
+    needed.set(CapabilitySet::CHOWN, listeners.iter().any(|listener| listener.group.is_some()));
+    // Which program a peer runs is not for everybody to see; our own programs are not dumpable.
+    needed.set(CapabilitySet::SYS_PTRACE, settings.grants.iter().any(|grant| !grant.exes.is_empty()));
+    needed
+}
+
+async fn tell_of_the_stop(supervisor: Arc<Supervisor>, mut stop: watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        supervisor.stopping();
+    }
 }

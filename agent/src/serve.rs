@@ -17,17 +17,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use keyside_config::settings::ListenerSettings;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::access::Peer;
 use crate::api::{Connection, Current, answer};
+use crate::capacity::Capacity;
 use crate::listen::{ListenError, Listener};
 use crate::pace::{Pace, PacedStream};
 use crate::timer::Timer;
 
 /// How long accepting rests when the process is out of descriptors: a level-triggered loop would spin.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
+
+/// The smallest buffer that the HTTP library can work with.
+const SMALLEST_BUFFER: usize = 8192;
 
 /// How often deadlines are looked at; the longest that one is overstepped.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -41,19 +45,33 @@ Cache-Control: no-store\r\nKeyside-Protocol: 1\r\nConnection: close\r\nContent-L
 {\"type\":\"urn:keyside:problem:too_many_requests\",\"title\":\"too many requests\",\"status\":429,\
 \"code\":\"too_many_requests\",\"detail\":\"too many connections of this uid\"}";
 
-/// The connections of each uid.
+/// The connections of each uid, and of all.
 #[derive(Default)]
-struct Counts(Mutex<HashMap<u32, usize>>);
+struct Counts(Mutex<Counters>);
+
+#[derive(Default)]
+struct Counters {
+    by_uid: HashMap<u32, usize>,
+    all: usize,
+}
 
 impl Counts {
-    /// Counts one more, unless `uid` has `limit` already.
-    fn enter(self: &Arc<Self>, uid: u32, limit: usize) -> Option<Counted> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(uid).or_default();
-        if *count >= limit {
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more, unless `uid` has `per_uid` already, or there are `total` in all.
+    fn enter(self: &Arc<Self>, uid: u32, per_uid: usize, total: usize) -> Option<Counted> {
+        let mut counters = self.lock();
+        if counters.all >= total {
+            return None;
+        }
+        let count = counters.by_uid.entry(uid).or_default();
+        if *count >= per_uid {
             return None;
         }
         *count += 1;
+        counters.all += 1;
         Some(Counted { counts: Arc::clone(self), uid })
     }
 }
@@ -66,11 +84,12 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.uid) {
+        let mut counters = self.counts.lock();
+        counters.all -= 1;
+        if let Some(count) = counters.by_uid.get_mut(&self.uid) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.uid);
+                counters.by_uid.remove(&self.uid);
             }
         }
     }
@@ -83,7 +102,10 @@ const PRESENCE_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Hall {
     current: Arc<Current>,
     timer: Arc<Timer>,
+    capacity: Capacity,
     counts: Arc<Counts>,
+    /// Places beyond the limits, for probes of life.
+    reserve: Arc<Semaphore>,
     guards: Arc<Guards>,
     sockets: Mutex<HashMap<PathBuf, Socket>>,
 }
@@ -96,8 +118,16 @@ struct Socket {
 
 impl Hall {
     /// A hall without sockets.
-    pub fn new(current: Arc<Current>, timer: Arc<Timer>) -> Arc<Self> {
-        Arc::new(Self { current, timer, counts: Arc::default(), guards: Arc::default(), sockets: Mutex::default() })
+    pub fn new(current: Arc<Current>, timer: Arc<Timer>, capacity: Capacity) -> Arc<Self> {
+        Arc::new(Self {
+            current,
+            timer,
+            capacity,
+            counts: Arc::default(),
+            reserve: Arc::new(Semaphore::new(capacity.reserve)),
+            guards: Arc::default(),
+            sockets: Mutex::default(),
+        })
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<PathBuf, Socket>> {
@@ -174,7 +204,8 @@ fn locked(listener: &Mutex<Listener>) -> MutexGuard<'_, Listener> {
     listener.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Accepts on one socket until dropped, and makes it again when it vanishes from its path.
+/// Accepts on one socket until dropped, and makes it again when its path no longer leads to it. While that cannot be
+/// done it goes on accepting: whoever still comes to the old socket, by a bind mount for example, is served.
 async fn keep_accepting(hall: Arc<Hall>, listener: Arc<Mutex<Listener>>) {
     let path = locked(&listener).settings.path.display().to_string();
     loop {
@@ -183,7 +214,7 @@ async fn keep_accepting(hall: Arc<Hall>, listener: Arc<Mutex<Listener>>) {
             Ok(socket) => {
                 tokio::select! {
                     biased;
-                    () = vanished(&listener, &hall.timer) => {}
+                    () = made_again(&path, &listener, &hall.timer) => {}
                     () = accept(&hall, &socket, &listener) => {}
                 }
             }
@@ -192,57 +223,85 @@ async fn keep_accepting(hall: Arc<Hall>, listener: Arc<Mutex<Listener>>) {
                 hall.timer.sleep(PRESENCE_INTERVAL).await;
             }
         }
-        let restored = {
-            let mut listener = locked(&listener);
-            if listener.is_gone() { listener.restore() } else { continue }
-        };
-        match restored {
-            Ok(()) => tracing::warn!(socket = path, "the socket had vanished and was made again"),
-            Err(error) => {
-                tracing::error!(socket = path, %error, hint = error.hint(), "the socket has vanished");
-                hall.timer.sleep(PRESENCE_INTERVAL).await;
-            }
-        }
     }
 }
 
-async fn vanished(listener: &Mutex<Listener>, timer: &Timer) {
-    while !locked(listener).is_gone() {
+/// Looks after the socket at `path`; returns once it had to be made again.
+async fn made_again(path: &str, listener: &Mutex<Listener>, timer: &Timer) {
+    let mut failures: u32 = 0;
+    loop {
+        let restored = {
+            let mut listener = locked(listener);
+            listener.is_gone().then(|| listener.restore())
+        };
+        match restored {
+            None => failures = 0,
+            Some(Ok(())) => {
+                tracing::warn!(socket = path, "the socket had vanished or was replaced, and was made again");
+                return;
+            }
+            Some(Err(error)) => {
+                // At once, and then about once a minute.
+                if failures.is_multiple_of(30) {
+                    let hint = error.hint();
+                    tracing::error!(socket = path, %error, hint, "nobody can connect: the path leads elsewhere");
+                }
+                failures += 1;
+            }
+        }
         timer.sleep(PRESENCE_INTERVAL).await;
     }
 }
 
 async fn accept(hall: &Hall, socket: &UnixListener, listener: &Mutex<Listener>) {
+    let mut is_short = false;
     loop {
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
             // The client was gone before we came to it.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => continue,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for a moment");
+                if !is_short {
+                    tracing::warn!(%error, "cannot accept connections for now; those that come wait");
+                    is_short = true;
+                }
                 tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
                 continue;
             }
         };
+        if is_short {
+            tracing::info!("connections are accepted again");
+            is_short = false;
+        }
         let agent = hall.current.agent();
         // A reload may have given the socket another name.
         let name = locked(listener).settings.name.clone();
         let peer = match Peer::of(&stream) {
-            Ok(peer) => peer,
+            Ok(peer) => peer.with_program(&stream, agent.access.asks_for()),
             Err(error) => {
                 tracing::warn!(%error, "the kernel does not say who connected");
                 continue;
             }
         };
-        let Some(counted) = hall.counts.enter(peer.uid, agent.limits.connections_per_uid) else {
-            // Best effort: a client that does not read its refusal is cut off all the same.
-            drop(stream.try_write(TOO_MANY));
-            continue;
+        let per_uid = agent.limits.connections_per_uid.min(hall.capacity.per_uid);
+        let place = match hall.counts.enter(peer.uid, per_uid, hall.capacity.total) {
+            Some(counted) => Ok(counted),
+            None => match Arc::clone(&hall.reserve).try_acquire_owned() {
+                Ok(reserved) => Err(reserved),
+                Err(_) => {
+                    // Best effort: a client that does not read its refusal is cut off all the same.
+                    drop(stream.try_write(TOO_MANY));
+                    continue;
+                }
+            },
         };
-        let served = serve_one(Arc::clone(&hall.current), stream, peer, Arc::from(&*name), Arc::clone(&hall.guards));
+        let pace = if place.is_ok() { Pace::new() } else { Pace::hurried() };
+        let connection =
+            Connection { peer, listener: Arc::from(&*name), pace: Arc::new(pace), probes_only: place.is_err() };
+        let served = serve_one(Arc::clone(&hall.current), stream, connection, Arc::clone(&hall.guards));
         tokio::spawn(async move {
             served.await;
-            drop(counted);
+            drop(place);
         });
     }
 }
@@ -257,7 +316,9 @@ pub async fn serve_embedded(
     let stream = UnixStream::from_std(stream)?;
     let peer = Peer { embedded: true, ..Peer::of(&stream)? };
     let guards = Arc::new(Guards::default());
-    let mut served = std::pin::pin!(serve_one(current, stream, peer, Arc::from("embedded"), Arc::clone(&guards)));
+    let connection =
+        Connection { peer, listener: Arc::from("embedded"), pace: Arc::new(Pace::new()), probes_only: false };
+    let mut served = std::pin::pin!(serve_one(current, stream, connection, Arc::clone(&guards)));
     tokio::select! {
         () = &mut served => return Ok(()),
         _ = stop.wait_for(|stop| *stop) => guards.give_all(FINISH),
@@ -266,30 +327,26 @@ pub async fn serve_embedded(
     Ok(())
 }
 
-pub(crate) async fn serve_one(
-    current: Arc<Current>,
-    stream: UnixStream,
-    peer: Peer,
-    listener: Arc<str>,
-    guards: Arc<Guards>,
-) {
+pub(crate) async fn serve_one(current: Arc<Current>, stream: UnixStream, connection: Connection, guards: Arc<Guards>) {
     let agent = current.agent();
     let _open = Open::count(&agent.connections);
     let header = agent.limits.header;
     drop(agent);
-    let embedded = peer.embedded;
-    let pace = Arc::new(Pace::new());
-    let connection = Arc::new(Connection { peer, listener, pace: Arc::clone(&pace) });
+    let embedded = connection.peer.embedded;
+    let pace = Arc::clone(&connection.pace);
+    let connection = Arc::new(connection);
     let service = service_fn(|request| answer(&current, &connection, request).map(Ok::<_, Infallible>));
     let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
-    let head_limit = usize::try_from(header).unwrap_or(usize::MAX).max(8192);
+    let head_limit = usize::try_from(header).unwrap_or(usize::MAX);
     let served = http1::Builder::new()
         // A client may close its half once it has asked, as `nc -N` does: its answer is due all the same.
         .half_close(true)
         // Head and body are put together by `PacedStream`: hyper would keep a copy of the value.
         .writev(true)
         .auto_date_header(false)
-        .max_buf_size(head_limit)
+        .max_header_size(head_limit)
+        // The library takes no less; a part of a body may stand behind a head in it.
+        .max_buf_size(head_limit.max(SMALLEST_BUFFER))
         .serve_connection(stream, service);
     let mut served = std::pin::pin!(served);
 
@@ -478,10 +535,13 @@ mod tests {
     #[test]
     fn a_uid_has_at_most_its_limit_and_gets_room_back() {
         let counts = Arc::new(Counts::default());
-        let first = counts.enter(7, 1).expect("room");
-        assert!(counts.enter(7, 1).is_none());
-        assert!(counts.enter(8, 1).is_some(), "another uid is not touched");
+        let first = counts.enter(7, 1, 2).expect("room");
+        assert!(counts.enter(7, 1, 2).is_none());
+        let second = counts.enter(8, 1, 2).expect("another uid is not touched");
+        assert!(counts.enter(9, 1, 2).is_none(), "that is all there is");
         drop(first);
-        assert!(counts.enter(7, 1).is_some());
+        assert!(counts.enter(7, 1, 2).is_some());
+        drop(second);
+        assert!(counts.lock().by_uid.is_empty() && counts.lock().all == 0);
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::Either;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -86,6 +87,8 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// The connection's deadlines.
     pub pace: Arc<Pace>,
+    /// Beyond the limit of connections: probes of life are answered, and nothing else.
+    pub probes_only: bool,
 }
 
 /// A reply that is there, or one that something must be waited for.
@@ -136,7 +139,11 @@ async fn answer_waiting(
     };
     let code = outcome.as_ref().err().map(|error| error.code);
     agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));
-    let reply = outcome.unwrap_or_else(respond::problem);
+    let mut reply = outcome.unwrap_or_else(respond::problem);
+    if connection.probes_only {
+        // One answer, and the place is free for the next.
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     connection.pace.replied();
     reply
 }
@@ -162,6 +169,11 @@ async fn route(
             return state::ready(agent);
         }
         _ => {}
+    }
+    if connection.probes_only {
+        return Err(ApiError::new(Code::TooManyRequests, "there are too many connections, of this uid or of all")
+            .hint("close connections that are not needed; beyond the limit only health and ready are answered")
+            .retry());
     }
     let viewer = agent
         .access

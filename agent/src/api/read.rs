@@ -104,7 +104,7 @@ pub(super) async fn value(
 /// granted key, a fresh value, no condition, no audit log. `None` means the long way, which decides everything anew.
 pub(super) fn value_from_memory(agent: &Agent, connection: &Connection, request: &Request<Incoming>) -> Option<Reply> {
     let uri = request.uri();
-    if request.method() != Method::GET || uri.query().is_some() || agent.audit.is_on() {
+    if request.method() != Method::GET || uri.query().is_some() || agent.audit.is_on() || connection.probes_only {
         return None;
     }
     let (name, key) = uri.path().strip_prefix("/v1/secrets/")?.split_once('/')?;

@@ -108,8 +108,7 @@ impl Setting {
         let serving = tokio::spawn(crate::serve::serve_one(
             Arc::clone(&self.current),
             theirs,
-            peer,
-            "agent".into(),
+            Connection { peer, listener: "agent".into(), pace: Arc::default(), probes_only: false },
             Arc::default(),
         ));
         let (mut read, mut write) = ours.into_split();
@@ -490,8 +489,7 @@ async fn a_client_that_stops_in_its_body_hinders_nobody() {
     let serving = tokio::spawn(crate::serve::serve_one(
         Arc::clone(&setting.current),
         theirs,
-        peer,
-        "agent".into(),
+        Connection { peer, listener: "agent".into(), pace: Arc::default(), probes_only: false },
         Arc::default(),
     ));
     let (_read, mut write) = ours.into_split();

@@ -10,12 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use keyside_config::settings::ListenerSettings;
 use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, chmodat, chownat, flock, fstat};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use place::{Identity, Place, identity, other_than_socket};
 
@@ -247,7 +248,7 @@ fn lock(place: &Place) -> Result<File, ListenError> {
         let file = place.open_beside(LOCK).map_err(failed("open the lock of", place))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ListenError::InUse(place.path().to_path_buf())),
+            Err(Errno::WOULDBLOCK) => return Err(ListenError::InUse(place.path().to_path_buf())),
             Err(error) => return Err(failed("lock", place)(error.into())),
         }
         // The last holder may have removed the file between our open and our lock.
@@ -262,17 +263,24 @@ fn lock(place: &Place) -> Result<File, ListenError> {
 fn replace_stale(place: &Place) -> Result<(), ListenError> {
     refuse_foreign_file(place)?;
     let in_use = || Err(ListenError::InUse(place.path().to_path_buf()));
-    match UnixStream::connect(place.address().as_deref().unwrap_or(place.path())) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    match probe(place) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::CONNREFUSED) => {
             tracing::info!(path = %place.path().display(), "replacing a socket that nobody listens on");
             place.remove("").map_err(failed("remove the stale socket", place))
         }
         // A full backlog is a live agent too.
-        Ok(_) => in_use(),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => in_use(),
-        Err(error) => Err(failed("probe", place)(error)),
+        Ok(()) | Err(Errno::AGAIN) => in_use(),
+        Err(error) => Err(failed("probe", place)(error.into())),
     }
+}
+
+/// Connects without waiting: where somebody listens and does not accept, a connect would block.
+fn probe(place: &Place) -> Result<(), Errno> {
+    let address = SocketAddrUnix::new(place.address().as_deref().unwrap_or(place.path()))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &address)
 }
 
 /// Binds at a free place and listens.
@@ -289,7 +297,7 @@ fn open_at(place: &Place, settings: &ListenerSettings) -> Result<(UnixListener, 
 }
 
 fn bind_at(place: &Place) -> Result<OwnedFd, ListenError> {
-    let failed = |error: rustix::io::Errno| failed("bind", place)(error.into());
+    let failed = |error: Errno| failed("bind", place)(error.into());
     let address = place.address();
     let address = SocketAddrUnix::new(address.as_deref().unwrap_or(place.path())).map_err(failed)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
@@ -312,7 +320,7 @@ fn set_up(place: &Place, socket: &OwnedFd, mode: u32, gid: Gid) -> Result<Identi
 }
 
 fn set_access(place: &Place, mode: u32, gid: Gid) -> Result<(), ListenError> {
-    let failed = |what| move |error: rustix::io::Errno| failed(what, place)(error.into());
+    let failed = |what| move |error: Errno| failed(what, place)(error.into());
     let set_mode = |mode| chmodat(place.directory(), place.name(), Mode::from_raw_mode(mode), AtFlags::empty());
     // Closed to all until the group is right.
     set_mode(0o600).map_err(failed("set the mode of"))?;

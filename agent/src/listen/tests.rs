@@ -1,6 +1,7 @@
 //! Sockets on real directories.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use super::*;
 
@@ -44,6 +45,35 @@ fn a_live_socket_of_another_program_is_not_stolen_either() {
     let path = directory.path().join("a.sock");
     let _other = UnixListener::bind(&path).expect("free");
     assert!(Listener::open(settings(path, 0o600)).err().expect("taken").is_in_use());
+}
+
+#[test]
+fn a_live_socket_whose_owner_does_not_accept_is_not_waited_for() {
+    let directory = directory();
+    let path = directory.path().join("a.sock");
+    let address = SocketAddrUnix::new(&path).expect("short");
+    let busy = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+    bind(&busy, &address).expect("free");
+    listen(&busy, 0).expect("bound");
+    let _waiting = UnixStream::connect(&path).expect("the one that fits");
+    assert!(Listener::open(settings(path, 0o600)).err().expect("taken").is_in_use());
+}
+
+#[test]
+fn mode_and_group_can_be_changed_while_the_socket_is_listened_on() {
+    let directory = directory();
+    let path = directory.path().join("a.sock");
+    let mut listener = Listener::open(settings(path.clone(), 0o600)).expect("free");
+    let own = rustix::process::getegid().as_raw();
+    let group = Some(own.to_string());
+    listener.adjust(&ListenerSettings { group, ..settings(path.clone(), 0o660) }).expect("our own group");
+    let found = std::fs::symlink_metadata(&path).expect("there");
+    assert_eq!((found.mode() & 0o777, found.gid()), (0o660, own));
+    let nobody = Some("no-such-group-here".to_owned());
+    assert!(listener.adjust(&ListenerSettings { group: nobody, ..settings(path.clone(), 0o666) }).is_err());
+    assert_eq!(std::fs::symlink_metadata(&path).expect("there").mode() & 0o777, 0o660, "as it was");
+    assert_eq!(listener.settings.mode, 0o660);
+    UnixStream::connect(&path).expect("listening");
 }
 
 #[test]

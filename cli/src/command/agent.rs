@@ -1,6 +1,7 @@
 //! `agent`: the agent in the foreground, or a look at its configuration.
 
-use keyside_agent::RunOptions;
+use keyside_agent::listen::activation;
+use keyside_agent::{RunOptions, notify};
 
 use crate::args::AgentArgs;
 use crate::exit::{Exit, Failure};
@@ -25,11 +26,23 @@ pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> 
             Some(sys::inherit_socket(number).map_err(|error| Failure::usage(format!("`--fd {number}`: it {error}")))?)
         }
     };
+    // Before anything else opens descriptors or starts threads.
+    let (handed_over, supervisor) = match &embedded {
+        Some(_) => (Vec::new(), None),
+        None => {
+            let supervisor = notify::take_address();
+            let sockets =
+                activation::take().map_err(|error| Failure::new(Exit::Config, error.to_string()).hint(error.hint()))?;
+            (sockets, supervisor)
+        }
+    };
     log::start(globals, embedded.is_some())?;
     let settings = load(globals)?;
     let options = RunOptions {
         embedded,
         exit_with_last_client: args.exit_with_last_client,
+        handed_over,
+        supervisor,
         runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         reload: Some(Box::new({
             let request = session::load_request(globals);
