@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::head::HeadScan;
+use crate::head::{HeadScan, REFUSED};
 use crate::sys::wiping::wipe;
 
 /// From accepting to the first byte.
@@ -151,17 +151,23 @@ pub struct PacedStream<S> {
     stream: S,
     pace: std::sync::Arc<Pace>,
     heads: HeadScan,
+    /// What is left to be read instead, once a head was refused.
+    refused: Option<&'static [u8]>,
 }
 
 impl<S> PacedStream<S> {
     /// Wraps `stream`.
     pub fn new(stream: S, pace: std::sync::Arc<Pace>) -> Self {
-        Self { stream, pace, heads: HeadScan::default() }
+        Self { stream, pace, heads: HeadScan::default(), refused: None }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if self.refused.is_some() {
+            self.refuse(buf);
+            return Poll::Ready(Ok(()));
+        }
         if self.pace.phase.load(Ordering::Relaxed) == WAITING_NEXT && self.pace.had_body.load(Ordering::Relaxed) {
             // hyper takes the same buffer for the next request, from its beginning.
             self.pace.had_body.store(false, Ordering::Relaxed);
@@ -169,11 +175,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let came = buf.filled().len() - before;
+        if came > 0 {
             self.pace.received();
-            self.heads.pass(&mut buf.filled_mut()[before..]);
+            let accepted = self.heads.accept(&buf.filled()[before..]);
+            if accepted < came {
+                buf.set_filled(before + accepted);
+                self.refused = Some(REFUSED);
+                self.refuse(buf);
+            }
         }
         polled
+    }
+}
+
+impl<S> PacedStream<S> {
+    /// The rest of what stands for a refused head, then the end.
+    fn refuse(&mut self, buf: &mut ReadBuf<'_>) {
+        let rest = self.refused.unwrap_or_default();
+        let (now, later) = rest.split_at(rest.len().min(buf.remaining()));
+        buf.put_slice(now);
+        self.refused = Some(later);
     }
 }
 
@@ -277,6 +299,21 @@ mod tests {
         assert_eq!(over_after(&hurried), Some(2));
         hurried.received();
         assert_eq!(over_after(&hurried), Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_refused_head_is_read_as_one_that_no_parser_takes_and_then_the_end() {
+        for room in [1, 2, 100] {
+            let (ours, mut theirs) = duplex(100);
+            let mut stream = PacedStream::new(ours, std::sync::Arc::new(Pace::new()));
+            theirs.write_all(b"GET / HTTP/1.1\nsmuggled").await.expect("fits");
+            let mut read: Vec<u8> = Vec::new();
+            let mut piece = vec![0; room];
+            while let Ok(count @ 1..) = stream.read(&mut piece).await {
+                read.extend(&piece[..count]);
+            }
+            assert_eq!(read, b"GET / HTTP/1.1\0\n\n", "{room}");
+        }
     }
 
     #[tokio::test]

@@ -146,6 +146,12 @@ impl Client<'_> {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Says that nothing more will be sent.
+    pub fn finish(&mut self) {
+        // An error means that the server was quicker.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Reads one reply; none where the connection was closed instead.
     pub fn reply(&mut self) -> Option<Reply> {
         let end = loop {

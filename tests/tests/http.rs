@@ -46,9 +46,39 @@ fn strange_heads() -> Vec<(&'static str, String, &'static [u16])> {
             &[414, 431],
         ),
         ("no HTTP at all", "hello\r\n\r\n".into(), &[400]),
-        // Its preface is made to fail: hyper answers it with the end of the connection alone.
-        ("another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), &[]),
+        ("another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), &[400]),
         ("a TLS hello", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".repeat(10) + "\r\n\r\n", &[400]),
+        ("an older version", "GET /v1/health HTTP/1.0\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a newer version", "GET /v1/health HTTP/1.2\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("no version", "GET /v1/health\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("no target", "GET HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("an asterisk", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a target without a slash", "GET v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a fragment", "GET /v1/health#x HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a blank in the target", "GET /v1/he alth HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a NUL in the target", "GET /v1/\0 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("an escape in the target", "GET /v1/\u{1b} HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a line that ends with LF alone", "GET /v1/health HTTP/1.1\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("a header that ends with LF alone", with("X-Line: a\nX-Other: b"), &[400]),
+        ("lines that end with CR alone", "GET /v1/health HTTP/1.1\rHost: localhost\r\n\r\n".into(), &[400]),
+        ("a head that ends with LF alone", "GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\n".into(), &[400]),
+        ("a CR inside a header", with("X-Line: a\rb"), &[400]),
+        ("a control character in a header", with("X-Bell: \u{7}"), &[400]),
+        ("a folded first header", "GET /v1/health HTTP/1.1\r\n Host: localhost\r\n\r\n".into(), &[400]),
+        ("equal lengths", with("Content-Length: 0\r\nContent-Length: 0"), &[400]),
+        ("a negative length", with("Content-Length: -1"), &[400]),
+        ("a length in two parts", with("Content-Length: 1 1"), &[400]),
+        ("a length in hexadecimal", with("Content-Length: 0x10"), &[400]),
+        ("an empty length", with("Content-Length:"), &[400]),
+        ("a length beyond 64 bits", with("Content-Length: 18446744073709551616"), &[400]),
+        ("a Host that ends with a dot", "GET /v1/health HTTP/1.1\r\nHost: localhost.\r\n\r\n".into(), &[400]),
+        ("an empty Host", "GET /v1/health HTTP/1.1\r\nHost:\r\n\r\n".into(), &[400]),
+        ("a change of protocol", with("Connection: Upgrade\r\nUpgrade: websocket"), &[400]),
+        ("a change to HTTP/2", with("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "), &[400]),
+        ("an expectation", with("Expect: a-miracle"), &[400]),
+        ("a proxy's authorization", with("Proxy-Authorization: Basic eDp4"), &[400]),
+        ("an authority without CONNECT", "GET localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("101 headers", with(&"X-Many: x\r\n".repeat(100)[..1098]), &[431]),
         (
             "a body that is too large",
             format!("POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", (1 << 20) + 1),
@@ -63,22 +93,164 @@ fn what_no_client_of_ours_sends_is_refused_and_nothing_behind_it_is_executed() {
     let home = Home::new();
     let agent = home.agent_with(&home.planted().backend("writable = true\nuser = \"default\""));
     let smuggled = json!({ "name": "smuggled", "values": { "a": "b" } }).to_string();
+    let follow_up =
+        format!("POST /v1/secrets HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len());
     for (what, head, statuses) in strange_heads() {
-        let mut client = agent.client();
-        client.send(head);
-        let follow_up = format!(
-            "POST /v1/secrets HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{smuggled}",
-            smuggled.len()
-        );
-        client.send(follow_up);
-        let reply = client.reply();
-        let status = reply.as_ref().map(|reply| reply.status);
-        let expected = status.map_or(statuses.is_empty(), |status| statuses.contains(&status));
-        assert!(expected, "{what}: {status:?}, not one of {statuses:?}");
-        assert!(client.is_closed(), "{what}: the connection is still open");
+        // In one piece, so that it lies in the same buffer, and in many.
+        for size in [usize::MAX, 7] {
+            let mut client = agent.client();
+            let bytes = format!("{head}{follow_up}");
+            for piece in bytes.as_bytes().chunks(size.min(bytes.len())).take(3000) {
+                client.send(piece);
+            }
+            let reply = client.reply();
+            let status = reply.as_ref().map(|reply| reply.status);
+            assert!(status.is_some_and(|status| statuses.contains(&status)), "{what}: {status:?} not in {statuses:?}");
+            assert!(client.is_closed(), "{what}: the connection is still open");
+        }
     }
     agent.client().secret("smuggled").expect_problem(404, "secret_not_found");
     agent.client().value("canary", "value").expect(200);
+}
+
+#[test]
+fn refusals_that_are_replies_are_problems_and_heads_that_cannot_be_read_get_no_body() {
+    let home = Home::new();
+    let agent = home.agent_with(&home.planted().backend(""));
+    for (what, head, _) in strange_heads() {
+        let mut client = agent.client();
+        client.send(head);
+        let reply = client.reply().unwrap();
+        if reply.body.is_empty() {
+            assert!([400, 414, 431].contains(&reply.status), "{what}: {}", reply.head);
+        } else {
+            assert!(reply.json()["code"].is_string(), "{what}");
+            assert_eq!(reply.header("connection"), Some("close"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_target_is_decoded_once_and_what_else_it_holds_is_refused() {
+    let home = Home::new();
+    let agent = home.agent_with(&home.planted().backend(""));
+    let mut client = agent.client();
+    for (target, status, code) in [
+        ("//v1/health", 404, "not_found"),
+        ("/v1//health", 404, "not_found"),
+        ("/v1/health/", 404, "not_found"),
+        ("/v1/./health", 404, "not_found"),
+        ("/v1/x/../health", 404, "not_found"),
+        ("/v1/%68ealth", 404, "not_found"),
+        ("/", 404, "not_found"),
+        ("/v1/secrets/", 400, "invalid_request"),
+        ("/v1/secrets//value", 400, "invalid_request"),
+        ("/v1/secrets/canary/", 400, "invalid_request"),
+        ("/v1/secrets/canary//value", 404, "not_found"),
+        ("/v1/secrets/canary/value/", 404, "not_found"),
+        ("/v1/secrets/canary/%00", 400, "invalid_request"),
+        ("/v1/secrets/canary/%", 400, "invalid_request"),
+        ("/v1/secrets/%c0%ae%c0%ae", 400, "invalid_request"),
+        ("/v1/secrets/%ed%a0%80", 400, "invalid_request"),
+        ("/v1/secrets/%2e", 400, "invalid_request"),
+        ("/v1/secrets/..%2fcanary", 404, "secret_not_found"),
+        ("/v1/secrets/%252e%252e", 404, "secret_not_found"),
+        ("/v1/secrets/canary%2Fvalue", 404, "secret_not_found"),
+        ("/v1/secrets?&=&", 400, "invalid_request"),
+        ("/v1/secrets?prefix=%00%", 400, "invalid_request"),
+        ("/v1/secrets?prefix", 200, ""),
+        ("/v1/status?x", 400, "invalid_request"),
+        ("/v1/status?", 200, ""),
+    ] {
+        let reply = client.get(target);
+        assert_eq!(reply.status, status, "{target}: {}", reply.head);
+        if status != 200 {
+            reply.expect_problem(status, code);
+        }
+    }
+    for method in ["TRACE", "OPTIONS", "PUT", "PATCH", "HEAD", "PROPFIND"] {
+        client.send(format!("{method} /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        if method == "HEAD" {
+            // Its reply has the length of a body that does not follow.
+            client = agent.client();
+            continue;
+        }
+        let refused = client.reply().unwrap().expect_problem(405, "method_not_allowed");
+        assert_eq!(refused.header("allow"), Some("GET"), "{method}");
+    }
+    client.value("canary", "value").expect(200);
+}
+
+#[test]
+fn heads_are_bounded_by_the_configured_limit_to_the_byte() {
+    let home = Home::new();
+    let store = home.planted();
+    for limit in [1000_usize, 9000, 16 * 1024] {
+        let agent = home.agent_with(&format!("{}[limits]\nheader = \"{limit}B\"\n", store.backend("")));
+        let head = |size: usize| {
+            let rest = "GET /v1/health HTTP/1.1\r\nHost: localhost\r\nX: \r\n\r\n".len();
+            format!("GET /v1/health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(size - rest))
+        };
+        for (size, status) in [(limit, 200), (limit + 1, 431), (limit * 4, 431)] {
+            let mut client = agent.client();
+            client.send(head(size));
+            assert_eq!(client.reply().unwrap().status, status, "{size} bytes where {limit} are allowed");
+            assert_eq!(client.closes_within(Duration::from_millis(100)), status != 200);
+        }
+        let mut client = agent.client();
+        // Two heads that are short enough are not one that is too long.
+        client.send(head(limit).repeat(2));
+        client.reply().unwrap().expect(200);
+        client.reply().unwrap().expect(200);
+    }
+}
+
+#[test]
+fn a_target_beyond_what_any_path_needs_is_414_where_the_head_may_be_that_long() {
+    let home = Home::new();
+    let agent = home.agent_with(&format!("{}[limits]\nheader = \"128KiB\"\n", home.planted().backend("")));
+    let mut client = agent.client();
+    client.send(format!("GET /v1/secrets/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(70_000)));
+    assert_eq!(client.reply().unwrap().status, 414);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_body_is_as_long_as_its_head_says() {
+    let home = Home::new();
+    let agent = home.agent_with(&home.planted().backend(""));
+    let body = json!({ "references": ["canary.value"] }).to_string();
+    let head =
+        |length: usize| format!("POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    // Shorter: what stands behind it is a request of its own, and none that can be read.
+    let mut client = agent.client();
+    client.send(head(body.len()) + &body + "x");
+    client.reply().unwrap().expect(200);
+    client.send("\r\n\r\n");
+    assert_eq!(client.reply().unwrap().status, 400);
+    assert!(client.is_closed());
+    // Longer, and then the end: refused, or nothing at all.
+    let mut client = agent.client();
+    client.send(head(body.len() + 10) + &body);
+    client.finish();
+    if let Some(reply) = client.reply() {
+        reply.expect_problem(400, "invalid_request");
+    }
+    assert!(client.is_closed());
+    // One that says first how much it will be, and waits to be told to go on.
+    let mut client = agent.client();
+    client.send(head(body.len()).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n"));
+    assert_eq!(client.reply().unwrap().status, 100);
+    client.send(&body);
+    client.reply().unwrap().expect(200);
+    // To the byte.
+    let agent = home.agent_with(&format!("{}[limits]\nrequest = \"{}B\"\n", home.planted().backend(""), body.len()));
+    let mut client = agent.client();
+    client.send(head(body.len()) + &body);
+    client.reply().unwrap().expect(200);
+    client.send(head(body.len() + 1) + &body + " ");
+    client.reply().unwrap().expect_problem(413, "too_large");
+    assert!(client.is_closed());
 }
 
 #[test]
