@@ -151,6 +151,14 @@ impl<'h> Agent<'h> {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Returns the processor time that it has used, in hundredths of a second.
+    pub fn cpu_hundredths(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // utime and stime; the name before them may hold anything but a closing parenthesis at its end.
+        let fields = stat.rsplit(')').next().expect("a name").split_whitespace();
+        fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+    }
+
     /// Connects. What the replies say, values aside, is searched for the planted value.
     pub fn client(&self) -> Client<'h> {
         Client::connect(&self.socket).recorded(self.home)

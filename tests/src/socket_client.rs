@@ -185,6 +185,20 @@ impl Client<'_> {
         Some(reply)
     }
 
+    /// Reads one reply that may be cut off, by which none is meant then.
+    pub fn whole_reply(&mut self) -> Option<Reply> {
+        while self.read() {}
+        let end = self.received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
+        let mut reply = Reply { status: 0, head, body: Vec::new() };
+        reply.status = reply.head.split(' ').nth(1)?.parse().ok()?;
+        let length: usize = reply.header("content-length")?.parse().ok()?;
+        let body = self.received.get(end..end + length)?;
+        reply.body = body.to_vec();
+        self.received.drain(..end + length);
+        Some(reply)
+    }
+
     /// Tells whether the server closes the connection without another byte.
     pub fn is_closed(&mut self) -> bool {
         self.received.is_empty() && !self.read()
