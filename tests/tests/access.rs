@@ -68,6 +68,58 @@ fn a_grant_shows_its_keys_and_one_fixed_answer_for_all_else() {
 }
 
 #[test]
+fn a_name_outside_the_grant_costs_no_call_and_answers_the_same_bytes_on_every_route() {
+    let home = Home::new();
+    let store = home.planted();
+    store.plant("free_one", &json!({ "k": "v" }));
+    let uid = rustix::process::geteuid().as_raw();
+    // Nothing is cached, so that a look-up would be a call.
+    let config = with_grant(&store.backend("writable = true"), uid) + "[cache]\npoll = \"off\"\n";
+    let agent = home.agent_with(&config);
+    let mut client = agent.client();
+    let calls = |client: &mut Client<'_>| {
+        let cache = client.get("/v1/status").expect(200).json()["cache"].clone();
+        (cache["backend_calls"].clone(), cache["hits"].clone(), cache["misses"].clone())
+    };
+    let change = json!({ "values": { "k": "x" } });
+    let of = |name: &str| {
+        [
+            ("GET", format!("/v1/secrets/{name}"), None),
+            ("GET", format!("/v1/secrets/{name}/password"), None),
+            ("GET", format!("/v1/secrets/{name}?backend=store"), None),
+            ("PATCH", format!("/v1/secrets/{name}"), Some(&change)),
+            ("DELETE", format!("/v1/secrets/{name}"), None),
+            ("POST", "/v1/check".to_owned(), None),
+            ("POST", "/v1/resolve".to_owned(), None),
+        ]
+    };
+    let before = calls(&mut client);
+    // By the path that a request takes, not by the clock: the same code decides, before any look-up.
+    for (there, missing) in of("simple").into_iter().zip(of("absent")) {
+        let mut ask = |(method, target, body): &(&str, String, Option<&Value>), name: &str| {
+            let references = match target.as_str() {
+                "/v1/check" => Some(json!({ "references": [format!("{name}.password")] })),
+                "/v1/resolve" => {
+                    Some(json!({ "references": { "a": format!("{{{{{name}.password}}}}") }, "secrets": [name] }))
+                }
+                _ => None,
+            };
+            let reply = client.request(method, target, &[("Cache-Control", "no-cache")], references.as_ref().or(*body));
+            // The names themselves are as long as one another.
+            let bytes = String::from_utf8(reply.body.clone()).unwrap().replace(name, "NAME");
+            (reply.head, bytes)
+        };
+        assert_eq!(ask(&there, "simple"), ask(&missing, "absent"), "{there:?}");
+    }
+    assert_eq!(calls(&mut client), before, "nothing was looked up");
+    // The keys beside a granted one are as fixed, though the secret itself is read for that one.
+    let hidden = client.value("canary", "value");
+    assert_eq!(client.value("canary", "absent"), hidden);
+    assert_eq!(client.secret("absent"), hidden);
+    assert_eq!(calls(&mut client), before);
+}
+
+#[test]
 fn with_grants_for_others_only_even_the_agents_own_uid_reads_nothing() {
     let home = Home::new();
     let store = home.planted();
