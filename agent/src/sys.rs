@@ -67,6 +67,12 @@ pub(crate) fn take_descriptor(number: RawFd) -> std::io::Result<OwnedFd> {
 pub(crate) fn remove_variables(names: impl Iterator<Item = &'static str>) {
     for name in names {
         // SAFETY: the program calls this at the beginning of its only thread, so nobody reads the environment meanwhile.
-        unsafe { std::env::remove_var(name) };
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "what was meant for this process alone, and no value of a secret"
+        )]
+        unsafe {
+            std::env::remove_var(name);
+        };
     }
 }

@@ -179,7 +179,7 @@ fn what_is_bound_lies_in_the_directory_that_was_checked_even_after_a_swap() {
     let place = Place::open(&path, 0o600).expect("made");
     std::fs::rename(volume.join("keyside"), volume.join("moved")).expect("everybody may");
     std::fs::create_dir(volume.join("keyside")).expect("everybody may");
-    let error = open_at(&place, &settings(path.clone(), 0o600)).err().expect("noticed");
+    let error = open_at(&place, &settings(path.clone(), 0o600)).expect_err("noticed");
     assert!(matches!(error, ListenError::Moved(_)), "{error}");
     for name in ["keyside", "moved"] {
         assert_eq!(std::fs::read_dir(volume.join(name)).expect("readable").count(), 0, "nothing is left in {name}");
@@ -244,7 +244,7 @@ fn a_socket_that_was_replaced_is_made_again_once_nobody_listens_there() {
     std::fs::remove_file(&path).expect("ours");
     let other = UnixListener::bind(&path).expect("free");
     assert!(listener.is_gone(), "another socket is at the path");
-    assert!(listener.restore().err().expect("taken").is_in_use());
+    assert!(listener.restore().expect_err("taken").is_in_use());
     UnixStream::connect(&path).expect("the other still listens");
     drop(other);
     listener.restore().expect("stale");
