@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::clock::Tick;
 
 /// How often a resolve reads again because a value was replaced under it.
 const MOST_GENERATION_TRIES: usize = 5;
+
+/// Secrets whose listing takes a few megabytes: from there on giving memory back is worth its few milliseconds.
+const LARGE_LISTING: usize = 10_000;
 
 /// One back-end as the resolver uses it.
 pub struct Source {
@@ -38,8 +42,8 @@ pub struct Source {
     breaker: Mutex<Breaker>,
     health: Mutex<Health>,
     calls: AtomicU64,
-    /// Names from the last complete listing, for near-miss hints.
-    listed: Mutex<Option<Arc<[String]>>>,
+    /// Names from the last complete listing, for near-miss hints: one text, a NUL behind each.
+    listed: Mutex<Option<Arc<str>>>,
 }
 
 #[derive(Default)]
@@ -78,6 +82,26 @@ impl Health {
                     self.last = Some(Ok(()));
                 }
             }
+        }
+    }
+}
+
+/// What a back-end listed. A large one takes tens of megabytes, which go back to the kernel with it.
+pub struct Listing(Vec<Description>);
+
+impl Deref for Listing {
+    type Target = [Description];
+
+    fn deref(&self) -> &[Description] {
+        &self.0
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        if self.0.len() >= LARGE_LISTING {
+            self.0 = Vec::new();
+            crate::sys::give_back_freed_memory();
         }
     }
 }
@@ -542,11 +566,12 @@ impl Resolver {
     }
 
     /// Lists one back-end, and takes the listing as change detection where it is one.
-    pub async fn list(self: &Arc<Self>, backend: usize) -> Result<Vec<Description>, BackendError> {
+    pub async fn list(self: &Arc<Self>, backend: usize) -> Result<Listing, BackendError> {
         let source = &self.sources[backend];
         let asked = Tick::now();
-        let listing = source.call(Reads::Names, source.reader.list()).await?;
-        *lock(&source.listed) = Some(listing.iter().map(|description| description.name.clone()).collect());
+        let listing = Listing(source.call(Reads::Names, source.reader.list()).await?);
+        let names: String = listing.iter().flat_map(|description| [description.name.as_str(), "\0"]).collect();
+        *lock(&source.listed) = Some(names.into());
         if source.capabilities.cheap_list {
             let again = self.cache().compare(self.places[backend], &listing, asked);
             for (scopes, name) in again {
@@ -569,7 +594,7 @@ impl Resolver {
     /// Returns the name closest to `name` among `candidates` of the last listings that `allowed` lets through.
     pub fn near_miss(&self, name: &str, allowed: impl Fn(&str) -> bool) -> Option<String> {
         let listings: Vec<_> = self.sources.iter().filter_map(|source| lock(&source.listed).clone()).collect();
-        let names = listings.iter().flat_map(|listing| listing.iter()).map(String::as_str);
+        let names = listings.iter().flat_map(|listing| listing.split_terminator('\0'));
         crate::near_miss::nearest(name, names.filter(|candidate| allowed(candidate))).map(str::to_owned)
     }
 

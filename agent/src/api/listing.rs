@@ -47,8 +47,8 @@ pub(super) async fn list(
         .collect();
     let listings = join_all(wanted.iter().map(|backend| agent.resolver.list(*backend))).await;
     let mut unavailable = Vec::new();
-    let mut entries: BTreeMap<String, Vec<(usize, Description)>> = BTreeMap::new();
-    for (backend, listing) in wanted.into_iter().zip(listings) {
+    let mut entries: BTreeMap<&str, Vec<(usize, &Description)>> = BTreeMap::new();
+    for (backend, listing) in wanted.into_iter().zip(&listings) {
         let listing = match listing {
             Ok(listing) => listing,
             Err(_) => {
@@ -56,14 +56,14 @@ pub(super) async fn list(
                 continue;
             }
         };
-        for description in listing {
-            let name = &description.name;
+        for description in listing.iter() {
+            let name = description.name.as_str();
             let shown = name.starts_with(prefix)
-                && after.is_none_or(|after| name.as_str() > after)
+                && after.is_none_or(|after| name > after)
                 && scopes.order().contains(&description.scope)
                 && viewer.may_read(name);
             if shown {
-                entries.entry(name.clone()).or_default().push((backend, description));
+                entries.entry(name).or_default().push((backend, description));
             }
         }
     }
@@ -81,7 +81,7 @@ pub(super) async fn list(
             candidates.dedup_by_key(|(_, description)| description.scope);
         }
         for (backend, description) in candidates {
-            secrets.push(summary(agent, viewer, &name, backend, &description, scopes));
+            secrets.push(summary(agent, viewer, name, backend, description, scopes));
         }
     }
     Ok(json(200, &ListReply { secrets, next, unavailable }))
