@@ -67,11 +67,11 @@ def figures(rows):
         at_most("warm read of one key, p50 (floor: echo of 1 KB)", echo["p50_us"], agent["p50_us"], agent["ratio_p50"], 1.5),
         at_most("the same, CPU of the server", echo["server_us"], agent["server_us"], agent["ratio_cpu"], 1.6),
         [
-            "warm reads a second on 64 connections (floor: a plain line server)",
-            *(f"{row['requests_per_second']:,.0f}" for row in (line, many)),
-            f"{many['ratio_throughput']:.2f}x",
+            "warm reads a core and second, 64 connections (floor: a plain line server)",
+            *(f"{row['requests_per_core_second']:,.0f}" for row in (line, many)),
+            f"{many['ratio_per_core']:.2f}x",
             ">= 0.72x",
-            verdict(many["ratio_throughput"] >= 0.72),
+            verdict(many["ratio_per_core"] >= 0.72),
         ],
         at_most(
             "1,000 references in one resolve (floor: 1,000 reads)", 1000 * reads["p50_us"], resolve["p50_us"], batch, 0.15

@@ -40,6 +40,12 @@ impl Slice {
         self.per_request(self.client_cpu)
     }
 
+    /// Requests that one core can do in a second, this program's part included: what `requests_per_second` is where both
+    /// sides share a CPU that nobody else uses, and what holds where somebody does.
+    pub(crate) fn requests_per_core_second(&self) -> f64 {
+        1e6 / (self.server_us() + self.client_us())
+    }
+
     fn per_request(&self, cpu: Duration) -> f64 {
         cpu.as_secs_f64() * 1e6 / self.latencies.count() as f64
     }

@@ -24,11 +24,12 @@ struct LoadRow<'a> {
     p50_us: f64,
     p99_us: f64,
     requests_per_second: f64,
+    requests_per_core_second: f64,
     server_us: f64,
     client_us: f64,
     ratio_p50: f64,
     ratio_cpu: f64,
-    ratio_throughput: f64,
+    ratio_per_core: f64,
 }
 
 /// Times of one command; the ratio is that of the medians, to the first command.
@@ -102,11 +103,12 @@ pub(crate) fn loads(plan: &LoadPlan, connections: usize, slices: &[Vec<Slice>]) 
         p50_us: median(slices.iter().map(p50)),
         p99_us: median(slices.iter().map(|slice| slice.latencies.quantile_us(0.99))),
         requests_per_second: median(slices.iter().map(Slice::requests_per_second)),
+        requests_per_core_second: median(slices.iter().map(Slice::requests_per_core_second)),
         server_us: median(slices.iter().map(Slice::server_us)),
         client_us: median(slices.iter().map(Slice::client_us)),
         ratio_p50: ratio(slices, floor, p50),
         ratio_cpu: ratio(slices, floor, Slice::server_us),
-        ratio_throughput: ratio(slices, floor, Slice::requests_per_second),
+        ratio_per_core: ratio(slices, floor, Slice::requests_per_core_second),
     });
     let heading = format!(
         "{connections} connection(s); us; ratios to the first\n{:<28}{:>9}{:>9}{:>10}{:>9}{:>9}{:>8}{:>8}",
