@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::resolver::{Resolver, random_share};
 use crate::timer::Timer;
 
@@ -24,9 +26,14 @@ pub async fn run(resolver: Arc<Resolver>, timer: Arc<Timer>, interval: Duration,
 
 async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval: Duration, jitter: f64) {
     let source = Arc::clone(&resolver.sources()[backend]);
+    let mut changes = if resolver.is_polled(backend) { source.changes() } else { None };
     let mut tries = 0;
     let mut failing = false;
+    let mut failures = 0;
     loop {
+        if let Some(changes) = &mut changes {
+            changes.mark_unchanged();
+        }
         match resolver.list(backend).await {
             Ok(listing) if failing || tries == 0 => {
                 failing = false;
@@ -40,16 +47,34 @@ async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval:
             }
             Err(error) => tracing::debug!(backend = source.name, %error, "back-end does not answer"),
         }
+        failures = if failing { failures + 1 } else { 0 };
         let answered = source.has_answered();
         if answered && !resolver.is_polled(backend) {
             return;
         }
-        let wait = if answered {
+        let wait = if failing && answered && changes.is_some() {
+            // What was noticed must not wait for the interval because one look at it failed.
+            FIRST_ANSWER_WAITS[failures.min(FIRST_ANSWER_WAITS.len()) - 1].min(interval)
+        } else if answered {
             interval.mul_f64(1.0 - jitter.clamp(0.0, 1.0) * random_share())
         } else {
             FIRST_ANSWER_WAITS[tries.min(FIRST_ANSWER_WAITS.len() - 1)].min(interval)
         };
         tries += 1;
-        timer.sleep(wait).await;
+        tokio::select! {
+            () = timer.sleep(wait) => {}
+            () = changed(&mut changes) => {}
+        }
     }
+}
+
+/// Waits for the back-end's own word that something has changed; forever where it gives none.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+    std::future::pending::<()>().await;
 }

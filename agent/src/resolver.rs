@@ -153,6 +153,11 @@ impl Source {
         self.denied_means_absent
     }
 
+    /// Starts telling of changes, where the back-end notices them by itself.
+    pub fn changes(&self) -> Option<watch::Receiver<u64>> {
+        self.reader.changes()
+    }
+
     /// Tells whether it has answered at least once, with whatever.
     pub fn has_answered(&self) -> bool {
         lock(&self.health).answered_once

@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::file::{self, MAX_CONFIG_BYTES, ReadError, Trust};
 use crate::meaning;
 use crate::mistake::{ConfigError, Mistake};
-use crate::settings::{BackendKind, BackendSettings, Settings};
+use crate::settings::{BackendKind, BackendSettings, ManagerSearch, Settings};
 use crate::socket;
 use crate::tree::{self, Entry, Node};
 use crate::variables;
@@ -81,15 +81,22 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         Ok(None) => {}
         Err(error) => report.mistakes.extend(error.mistakes),
     }
+    let mut manager = None;
     let (backends, names) = if report.has_entry_of("backend") {
         let backends = meaning::backends(&written, &request.environment, &mut report);
         (backends, written.backend.keys().cloned().collect())
     } else {
+        let mut names = vec![ZENML_BACKEND.to_owned()];
         let found = zenml::find(&request.environment, request.uid);
         let backends = match found {
             Ok(found) => {
                 sources.extend(found.sources);
                 report.files.extend(found.config_file);
+                manager = manager_search(found.local_stores, found.active_stack, written.agent.precedence.as_deref());
+                // Whether there is one shows when the store is asked.
+                names.extend(
+                    manager.is_some().then(|| ZENML_MANAGER.to_owned()).filter(|_| written.agent.precedence.is_some()),
+                );
                 vec![zenml_backend(found.store)]
             }
             Err(mistakes) => {
@@ -97,13 +104,14 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
                 Vec::new()
             }
         };
-        (backends, vec![ZENML_BACKEND.to_owned()])
+        (backends, names)
     };
     let backends = meaning::in_precedence(backends, &names, &written.agent, &mut report);
     let settings = Settings {
         agent,
         cache: meaning::cache(&written.cache),
         backends,
+        manager,
         grants: meaning::grants(&written, &mut report),
         limits: meaning::limits(&written.limits),
         metrics: meaning::metrics(&written.metrics),
@@ -170,6 +178,28 @@ fn refused_socket(refusal: &str) -> Mistake {
 
 /// The name of the back-end that ZenML's own store gets.
 const ZENML_BACKEND: &str = "store";
+
+/// The name of the back-end that ZenML's local secrets manager gets.
+const ZENML_MANAGER: &str = "manager";
+
+/// The manager comes after the store; a `precedence` may turn that round, or leave the manager out.
+fn manager_search(
+    local_stores: Option<PathBuf>,
+    active_stack: Option<String>,
+    precedence: Option<&[String]>,
+) -> Option<ManagerSearch> {
+    let place = |name: &str| precedence.and_then(|names| names.iter().position(|other| other == name));
+    if precedence.is_some() && place(ZENML_MANAGER).is_none() {
+        return None;
+    }
+    Some(ManagerSearch {
+        store: ZENML_BACKEND.to_owned(),
+        name: ZENML_MANAGER.to_owned(),
+        first: place(ZENML_MANAGER) < place(ZENML_BACKEND),
+        local_stores: local_stores?,
+        active_stack,
+    })
+}
 
 fn zenml_backend(store: crate::settings::ZenmlSqlSettings) -> BackendSettings {
     BackendSettings {

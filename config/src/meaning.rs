@@ -10,8 +10,8 @@ use crate::environment::Environment;
 use crate::key_material;
 use crate::settings::{
     AgentSettings, AuditSettings, BackendKind, BackendSettings, CacheSettings, EncryptionKey, GrantSettings,
-    LimitSettings, ListenerSettings, MetricsSettings, OnIdentityFailure, Poll, ScopeOrder, SecretPattern,
-    ZenmlSqlSettings,
+    LimitSettings, ListenerSettings, LocalSettings, MetricsSettings, OnIdentityFailure, Poll, ScopeOrder,
+    SecretPattern, ZenmlSqlSettings,
 };
 use crate::sqlite_url;
 use crate::written::{
@@ -142,30 +142,14 @@ pub(crate) fn backends(written: &Written, environment: &Environment, report: &mu
         if required(backend.kind.as_ref(), "type", "backend", name, report).is_none() {
             continue;
         }
-        let foreign: Vec<String> =
-            report.keys_of("backend", name).filter(|key| crate::schema::is_foreign(key)).map(str::to_owned).collect();
-        for key in foreign {
-            let what = format!("`{key}` in [backend.{name}] has no meaning for a \"zenml-sql\" back-end on SQLite");
-            report.mistake_at(&["backend", name, &key], what);
-        }
-        let path = required(backend.url.as_ref(), "url", "backend", name, report).and_then(|url| {
-            sqlite_url::path_of(url)
-                .map_err(|what| {
-                    report.mistake_at(&["backend", name, "url"], format!("`url` in [backend.{name}]: {what}"))
-                })
-                .ok()
-        });
-        let encryption_key = encryption_key(name, backend, environment, report);
-        if let Some(path) = path {
+        let kind = match backend.kind.as_deref() {
+            Some("local") => local(name, backend, report),
+            _ => zenml_sql(name, backend, environment, report),
+        };
+        if let Some(kind) = kind {
             backends.push(BackendSettings {
                 name: name.clone(),
-                kind: BackendKind::ZenmlSql(ZenmlSqlSettings {
-                    path,
-                    encryption_key,
-                    user: backend.user.clone(),
-                    user_required: backend.user.is_some(),
-                    workspace: backend.workspace.clone(),
-                }),
+                kind,
                 required: backend.required,
                 parallelism: backend.parallelism,
                 timeout: backend.timeout.0,
@@ -176,6 +160,52 @@ pub(crate) fn backends(written: &Written, environment: &Environment, report: &mu
         }
     }
     backends
+}
+
+/// Reports the keys that belong to other types of back-end; `own` says which of the known ones do not.
+fn refuse_foreign(name: &str, kind: &str, own: fn(&str) -> bool, report: &mut Report) {
+    let foreign: Vec<String> = report
+        .keys_of("backend", name)
+        .filter(|key| crate::schema::is_foreign(key) || (crate::schema::is_of_one_type(key) && !own(key)))
+        .map(str::to_owned)
+        .collect();
+    for key in foreign {
+        let what = format!("`{key}` in [backend.{name}] has no meaning for a {kind}");
+        report.mistake_at(&["backend", name, &key], what);
+    }
+}
+
+fn zenml_sql(
+    name: &str,
+    written: &WrittenBackend,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<BackendKind> {
+    refuse_foreign(name, "\"zenml-sql\" back-end on SQLite", |key| key != "path", report);
+    let path = required(written.url.as_ref(), "url", "backend", name, report).and_then(|url| {
+        sqlite_url::path_of(url)
+            .map_err(|what| report.mistake_at(&["backend", name, "url"], format!("`url` in [backend.{name}]: {what}")))
+            .ok()
+    });
+    let encryption_key = encryption_key(name, written, environment, report);
+    Some(BackendKind::ZenmlSql(ZenmlSqlSettings {
+        path: path?,
+        encryption_key,
+        user: written.user.clone(),
+        user_required: written.user.is_some(),
+        workspace: written.workspace.clone(),
+    }))
+}
+
+fn local(name: &str, written: &WrittenBackend, report: &mut Report) -> Option<BackendKind> {
+    refuse_foreign(name, "\"local\" back-end", |key| key == "path", report);
+    let path = PathBuf::from(required(written.path.as_ref(), "path", "backend", name, report)?);
+    let Some(directory) = path.parent().filter(|_| path.file_name().is_some()) else {
+        let what = format!("`path` in [backend.{name}] names no file");
+        report.mistake_at(&["backend", name, "path"], what);
+        return None;
+    };
+    Some(BackendKind::Local(LocalSettings { base: directory.to_owned(), path }))
 }
 
 fn encryption_key(

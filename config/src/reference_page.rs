@@ -135,6 +135,15 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "backend of type local",
+        table: "backend",
+        rows: &[Row(
+            "path",
+            "required",
+            "The file: `<local stores>/<id of the component>/secrets.yaml`, or what the component's `secrets_file` says",
+        )],
+    },
+    Section {
         title: "grant",
         table: "grant",
         rows: &[

@@ -17,6 +17,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The back-ends, in precedence order; at least one.
     pub backends: Vec<BackendSettings>,
+    /// A back-end more that only the store itself can tell of; `None` where back-ends are configured.
+    pub manager: Option<ManagerSearch>,
     /// `[grant.*]`; empty means that the agent's own uid may read everything and nobody else anything.
     pub grants: Vec<GrantSettings>,
     /// `[limits]`.
@@ -149,6 +151,8 @@ pub struct BackendSettings {
 pub enum BackendKind {
     /// ZenML's own tables in an SQL data base.
     ZenmlSql(ZenmlSqlSettings),
+    /// The YAML file of ZenML's local secrets manager.
+    Local(LocalSettings),
 }
 
 impl BackendKind {
@@ -156,6 +160,7 @@ impl BackendKind {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::ZenmlSql(_) => "zenml-sql",
+            Self::Local(_) => "local",
         }
     }
 }
@@ -174,6 +179,31 @@ pub struct ZenmlSqlSettings {
     pub user_required: bool,
     /// Name or id of the workspace (before 0.80); `None` means the only one, else `default`.
     pub workspace: Option<String>,
+}
+
+/// `type = "local"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalSettings {
+    /// The YAML file; absolute.
+    pub path: PathBuf,
+    /// The directory that must be there for a missing file to mean that there are no secrets; the file's own, or one
+    /// above it where ZenML makes the directories between them only with the first secret.
+    pub base: PathBuf,
+}
+
+/// Where to look for a local secrets manager of ZenML beside a store that was found from ZenML's own environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagerSearch {
+    /// The name of the back-end whose tables list the stack components.
+    pub store: String,
+    /// The name that the back-end gets.
+    pub name: String,
+    /// Whether it comes before the store.
+    pub first: bool,
+    /// The directory of local stores.
+    pub local_stores: PathBuf,
+    /// The id of the active stack, as ZenML's `config.yaml` or its environment has it.
+    pub active_stack: Option<String>,
 }
 
 /// Key material, with the name of the setting it came from for error messages.

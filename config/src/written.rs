@@ -77,6 +77,7 @@ pub(crate) struct WrittenBackend {
     pub(crate) writable: bool,
     pub(crate) denied_means_absent: bool,
     pub(crate) url: Option<String>,
+    pub(crate) path: Option<String>,
     pub(crate) encryption_key_env: Option<String>,
     pub(crate) encryption_key_file: Option<String>,
     pub(crate) encryption_key_credential: Option<String>,

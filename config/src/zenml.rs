@@ -22,6 +22,7 @@ const BACKUP_STORE_TYPE: &str = "ZENML_BACKUP_SECRETS_STORE_TYPE";
 const CONFIG_PATH: &str = "ZENML_CONFIG_PATH";
 const LOCAL_STORES_PATH: &str = "ZENML_LOCAL_STORES_PATH";
 const WORKSPACE: &str = "ZENML_ACTIVE_WORKSPACE_NAME";
+const ACTIVE_STACK: &str = "ZENML_ACTIVE_STACK_ID";
 const USER: &str = "ZENML_DEFAULT_USER_NAME";
 
 /// The file below the directory of local stores that ZenML makes by itself.
@@ -30,6 +31,10 @@ const DEFAULT_STORE: &str = "default_zen_store/zenml.db";
 /// The store of ZenML's own client.
 pub(crate) struct Found {
     pub(crate) store: ZenmlSqlSettings,
+    /// The directory of local stores, where a local secrets manager keeps its file.
+    pub(crate) local_stores: Option<PathBuf>,
+    /// The id of the active stack.
+    pub(crate) active_stack: Option<String>,
     /// Where it came from, one line a source.
     pub(crate) sources: Vec<String>,
     /// `config.yaml`, whether there is one or not.
@@ -41,6 +46,7 @@ pub(crate) struct Found {
 struct GlobalConfig {
     store: Option<Store>,
     active_workspace_name: Option<String>,
+    active_stack_id: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -137,6 +143,7 @@ impl<'e> Search<'e> {
         let workspace = self.filled_variable(WORKSPACE).map(str::to_owned).or(config.active_workspace_name);
         // The client acts as ZenML's default user; `user_id` in config.yaml is the installation's id, no row of `user`.
         let user = self.filled_variable(USER);
+        let active_stack = self.filled_variable(ACTIVE_STACK).map(str::to_owned).or(config.active_stack_id);
         match path {
             Some(path) if self.mistakes.is_empty() => Ok(Found {
                 store: ZenmlSqlSettings {
@@ -146,6 +153,8 @@ impl<'e> Search<'e> {
                     user_required: user.is_some(),
                     workspace,
                 },
+                local_stores: self.local_stores,
+                active_stack,
                 sources: self.sources,
                 config_file: self.config_file,
             }),

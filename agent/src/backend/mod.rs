@@ -15,6 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keyside_config::settings::{BackendKind, BackendSettings};
 use keyside_protocol::value::{SecretValue, SecretValues};
+use tokio::sync::watch;
 
 /// Whose namespace a secret lies in: ZenML's private and public, or user and workspace before 0.80.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -166,6 +167,12 @@ pub trait Backend: Send + Sync {
     /// Describes every secret we may see, in every scope, without reading any value; order not promised.
     async fn list(&self) -> Result<Vec<Description>, BackendError>;
 
+    /// Starts telling of changes, where the back-end notices them by itself: the number grows with each, a moment after
+    /// the last of several. What has changed, a list says. `None` where only asking again tells.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
     /// Ends connections; further calls fail. Called once at shutdown.
     async fn close(&self) {}
 }
@@ -252,9 +259,15 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
         #[cfg(feature = "zenml-sql")]
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
         #[cfg(not(feature = "zenml-sql"))]
-        BackendKind::ZenmlSql(_) => Err(BackendError::Identity {
-            what: format!("back-end `{}`: this program was built without `zenml-sql`", settings.name),
-            hint: Some("build it with `--features zenml-sql`".into()),
-        }),
+        BackendKind::ZenmlSql(_) => Err(not_built(settings)),
+        BackendKind::Local(_) => Err(not_built(settings)),
+    }
+}
+
+fn not_built(settings: &BackendSettings) -> BackendError {
+    let kind = settings.kind.type_name();
+    BackendError::Identity {
+        what: format!("back-end `{}`: this program was built without `{kind}`", settings.name),
+        hint: Some(format!("build it with `--features {kind}`")),
     }
 }

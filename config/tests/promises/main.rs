@@ -4,6 +4,7 @@
 mod examples;
 mod files;
 mod hostile;
+mod local;
 mod mistakes;
 mod scene;
 mod values;

@@ -150,7 +150,7 @@ fn tables_and_keys_of_later_versions_are_refused_with_their_place() {
 
 #[test]
 fn a_type_of_a_later_version_is_the_only_mistake_of_its_table() {
-    for kind in ["zenml-server", "aws", "gcp", "azure", "vault", "local", "plugin"] {
+    for kind in ["zenml-server", "aws", "gcp", "azure", "vault", "plugin"] {
         let text = format!("[backend.x]\ntype = \"{kind}\"\nregion = \"eu\"\ncommand = [\"x\"]\ntoken_env = \"T\"\n");
         let mistake = Scene::with_config(&text).mistake();
         assert_holds(&mistake, &["keyside.toml:2:8: ", &format!("\"{kind}\""), "not supported in this version yet"]);

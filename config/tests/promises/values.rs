@@ -10,7 +10,7 @@ use keyside_protocol::level::ValidationLevel;
 use crate::scene::{BACKEND, Scene, assert_holds};
 
 fn sql(scene: &Scene) -> ZenmlSqlSettings {
-    let BackendKind::ZenmlSql(sql) = scene.load().backends.remove(0).kind;
+    let BackendKind::ZenmlSql(sql) = scene.load().backends.remove(0).kind else { panic!("not zenml-sql") };
     sql
 }
 
@@ -41,7 +41,7 @@ fn a_back_end_alone_gets_every_default() {
     assert_eq!((backend.name.as_str(), backend.kind.type_name()), ("store", "zenml-sql"));
     assert_eq!((backend.required, backend.writable, backend.denied_means_absent), (true, false, false));
     assert_eq!((backend.parallelism, backend.timeout, backend.ttl), (8, Duration::from_secs(8), None));
-    let BackendKind::ZenmlSql(sql) = &backend.kind;
+    let BackendKind::ZenmlSql(sql) = &backend.kind else { panic!("not zenml-sql") };
     assert_eq!(sql.path, PathBuf::from("/srv/zenml.db"));
     assert!(sql.encryption_key.is_none() && sql.user.is_none() && sql.workspace.is_none() && !sql.user_required);
 }
@@ -141,7 +141,7 @@ fn general_keys_of_a_back_end_are_taken() {
     assert_eq!((backend.required, backend.writable, backend.denied_means_absent), (false, true, true));
     assert_eq!((backend.parallelism, backend.timeout), (2, Duration::from_secs(1)));
     assert_eq!(backend.ttl, Some(Duration::ZERO));
-    let BackendKind::ZenmlSql(sql) = &backend.kind;
+    let BackendKind::ZenmlSql(sql) = &backend.kind else { panic!("not zenml-sql") };
     assert_eq!((sql.user.as_deref(), sql.user_required, sql.workspace.as_deref()), (Some("alice"), true, Some("team")));
 }
 

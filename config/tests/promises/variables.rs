@@ -37,7 +37,7 @@ fn names_match_in_lower_case_with_dashes_for_underscores() {
         .variable("KEYSIDE_CACHE__MAX-STALE", "2h");
     let settings = scene.load();
     assert_eq!(settings.backends.len(), 1);
-    let BackendKind::ZenmlSql(sql) = &settings.backends[0].kind;
+    let BackendKind::ZenmlSql(sql) = &settings.backends[0].kind else { panic!("not zenml-sql") };
     assert_eq!((settings.backends[0].name.as_str(), sql.path.to_str()), ("My-Store", Some("/b.db")));
     assert_eq!(settings.cache.max_stale.as_secs(), 7200);
 }

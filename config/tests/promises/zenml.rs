@@ -24,7 +24,7 @@ fn scene(config: &str) -> Scene {
 }
 
 fn sql(settings: &Settings) -> &ZenmlSqlSettings {
-    let BackendKind::ZenmlSql(sql) = &settings.backends[0].kind;
+    let BackendKind::ZenmlSql(sql) = &settings.backends[0].kind else { panic!("not zenml-sql") };
     sql
 }
 
