@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use keyside_config::settings::{ListenerSettings, Settings};
 use rustix::thread::CapabilitySet;
@@ -35,6 +36,9 @@ const MOST_TOLD: usize = 100;
 
 /// The name of the listener that `[agent] socket`, or a default path, stands for.
 const OWN_LISTENER: &str = "agent";
+
+/// How long threads that do blocking work are waited for in the very end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How the agent runs beside its settings.
 #[derive(Default)]
@@ -118,12 +122,14 @@ pub fn run(settings: Settings, options: RunOptions) -> Result<(), StartError> {
         .build()
         .map_err(|source| StartError::System { what: "start the runtime", source })?;
     // As a task: waking the future that `block_on` itself runs costs the runtime a system call each time.
-    runtime
-        .block_on(async { tokio::spawn(start(settings, options)).await })
-        .unwrap_or_else(|fault| std::panic::resume_unwind(fault.into_panic()))
+    let outcome = runtime.block_on(async { tokio::spawn(start(settings, options)).await });
+    // A thread that hangs in a file system must not keep us from ending.
+    runtime.shutdown_timeout(LAST_WAIT);
+    outcome.unwrap_or_else(|fault| std::panic::resume_unwind(fault.into_panic()))
 }
 
-async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError> {
+#[cfg_attr(not(all(feature = "zenml-sql", feature = "local")), expect(unused_mut, reason = "nothing to add"))]
+async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartError> {
     // Before the first socket: a stop during start-up must undo it like any other. Neither this runtime nor its signals
     // have a thread of their own.
     let (stop_sender, stop) = watch::channel(false);
@@ -150,6 +156,8 @@ async fn start(settings: Settings, options: RunOptions) -> Result<(), StartError
     // From here on there may be other threads.
     let audit = Audit::start(audit_log, settings.audit.required)
         .map_err(|source| StartError::System { what: "start the audit's writer", source })?;
+    #[cfg(all(feature = "zenml-sql", feature = "local"))]
+    crate::backend::discover::add_manager(&mut settings, &[]).await;
     let resolver = Resolver::open(&settings).map_err(|(name, error)| StartError::Backend { name, error })?;
     let lasting = Lasting { audit: Arc::new(audit), connections: Arc::default(), started: Tick::now(), places };
     let current = Arc::new(Current::new(Arc::new(lasting.agent(Arc::new(resolver), &settings))));
@@ -267,7 +275,7 @@ impl House {
         let Some(mut readings) = readings else { return std::future::pending().await };
         while let Some(Reading { result, asked }) = readings.recv().await {
             let settings = match result {
-                Ok(settings) => settings,
+                Ok(settings) => self.completed(settings).await,
                 Err(error) => {
                     for mistake in error.mistakes.iter().take(MOST_TOLD) {
                         tracing::error!(hint = mistake.hint, "configuration: {mistake}");
@@ -290,6 +298,18 @@ impl House {
             }
         }
         std::future::pending().await
+    }
+
+    /// Adds the back-ends that only other back-ends can tell of.
+    #[cfg(all(feature = "zenml-sql", feature = "local"))]
+    async fn completed(&self, mut settings: Settings) -> Settings {
+        crate::backend::discover::add_manager(&mut settings, &self.settings.backends).await;
+        settings
+    }
+
+    #[cfg(not(all(feature = "zenml-sql", feature = "local")))]
+    async fn completed(&self, settings: Settings) -> Settings {
+        settings
     }
 
     /// Puts `settings` in force, wholly or not at all.

@@ -5,8 +5,12 @@
 
 #[cfg(test)]
 pub mod contract;
+#[cfg(all(feature = "zenml-sql", feature = "local"))]
+pub mod discover;
 #[cfg(test)]
 pub mod fake;
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml_sql;
 
@@ -253,17 +257,24 @@ pub struct Opened {
 /// `max_value` is `[limits] value`: no single value larger than this many bytes is accepted.
 ///
 /// Errors: `Identity` when the settings cannot work (a key file that cannot be read, for one).
-#[cfg_attr(not(feature = "zenml-sql"), expect(unused_variables, reason = "no back-end is built that needs it"))]
+#[cfg_attr(
+    not(any(feature = "zenml-sql", feature = "local")),
+    expect(unused_variables, reason = "no back-end is built that needs it")
+)]
 pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, BackendError> {
     match &settings.kind {
         #[cfg(feature = "zenml-sql")]
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
         #[cfg(not(feature = "zenml-sql"))]
         BackendKind::ZenmlSql(_) => Err(not_built(settings)),
+        #[cfg(feature = "local")]
+        BackendKind::Local(local) => local::open(settings, local, max_value),
+        #[cfg(not(feature = "local"))]
         BackendKind::Local(_) => Err(not_built(settings)),
     }
 }
 
+#[cfg(not(all(feature = "zenml-sql", feature = "local")))]
 fn not_built(settings: &BackendSettings) -> BackendError {
     let kind = settings.kind.type_name();
     BackendError::Identity {

@@ -1,4 +1,6 @@
 //! How ZenML names and encodes secrets in each kind of back-end: pure functions, tested by vectors.
 
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml;

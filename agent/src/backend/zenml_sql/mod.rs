@@ -2,8 +2,9 @@
 //!
 //! `era` tells from the columns which ZenML made the table; `sqlite` keeps connections and never a lock between two
 //! statements; `read` and `write` are the statements; `error` turns SQLite's result codes into classes; `create` makes
-//! a new store. The encoding of the values is [`crate::layout::zenml`].
+//! a new store; `components` finds secrets managers. The encoding of the values is [`crate::layout::zenml`].
 
+mod components;
 mod create;
 mod era;
 mod error;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use keyside_config::settings::{BackendSettings, ZenmlSqlSettings};
 use keyside_protocol::value::SecretValues;
 
+pub use self::components::LocalManager;
 pub use self::create::create_store;
 use self::error::Place;
 use self::sqlite::Connections;
@@ -45,23 +47,40 @@ struct ZenmlSql {
 
 /// Opens the back-end that `settings` and `sql` describe. Touches no file yet: a store may appear later.
 pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Result<Opened, BackendError> {
-    let place = Place { backend: settings.name.clone(), path: sql.path.clone() };
-    if !wipe_freed_sqlite_memory() {
-        tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
-    }
-    let store = Arc::new(ZenmlSql {
-        connections: Connections::new(place.clone(), settings.timeout, settings.parallelism),
-        place,
-        key: sql.encryption_key.as_ref().and_then(|key| StoreKey::derive(&key.text)),
-        key_origin: sql.encryption_key.as_ref().map_or_else(String::new, |key| key.origin.clone()),
-        user: sql.user.clone(),
-        user_required: sql.user_required,
-        workspace: sql.workspace.clone(),
-        max_value,
-        own_writes: OwnWrites::default(),
-    });
+    let store = Arc::new(ZenmlSql::new(settings, sql, max_value));
     let writer = settings.writable.then(|| Arc::clone(&store) as Arc<dyn WriteBackend>);
     Ok(Opened { reader: store, writer })
+}
+
+/// Returns the local secrets managers that the data base lists.
+pub async fn local_managers(
+    settings: &BackendSettings,
+    sql: &ZenmlSqlSettings,
+) -> Result<Vec<LocalManager>, BackendError> {
+    let store = ZenmlSql::new(settings, sql, 0);
+    let managers = store.local_managers().await;
+    store.connections.close().await;
+    managers
+}
+
+impl ZenmlSql {
+    fn new(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Self {
+        let place = Place { backend: settings.name.clone(), path: sql.path.clone() };
+        if !wipe_freed_sqlite_memory() {
+            tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
+        }
+        Self {
+            connections: Connections::new(place.clone(), settings.timeout, settings.parallelism),
+            place,
+            key: sql.encryption_key.as_ref().and_then(|key| StoreKey::derive(&key.text)),
+            key_origin: sql.encryption_key.as_ref().map_or_else(String::new, |key| key.origin.clone()),
+            user: sql.user.clone(),
+            user_required: sql.user_required,
+            workspace: sql.workspace.clone(),
+            max_value,
+            own_writes: OwnWrites::default(),
+        }
+    }
 }
 
 #[async_trait]

@@ -1,5 +1,6 @@
 //! The back-end on files that the real ZenML made, and on broken ones.
 
+mod components;
 mod files;
 mod fixtures;
 mod locks;

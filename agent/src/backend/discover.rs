@@ -1,0 +1,180 @@
+//! The back-end more that only the store itself can tell of: a local secrets manager among ZenML's stack components.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyside_config::settings::{BackendKind, BackendSettings, LocalSettings, ManagerSearch, Settings};
+
+use super::zenml_sql::{self, LocalManager};
+
+/// How long the start of the agent waits for the store's answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The file in a local secrets manager's own directory.
+const FILE: &str = "secrets.yaml";
+
+/// Asks the store for a local secrets manager, where the settings say so, and adds it to the back-ends. What stands in
+/// the way is said in the log, and the agent goes on without one; when the store cannot be asked, with the one that it
+/// named `before`, among the back-ends that a reload replaces.
+pub async fn add_manager(settings: &mut Settings, before: &[BackendSettings]) {
+    let Some(search) = settings.manager.take() else { return };
+    let Some(store) = settings.backends.iter().find(|backend| backend.name == search.store) else { return };
+    let Some(local) = find(store, &search, before).await else { return };
+    let backend = BackendSettings {
+        name: search.name.clone(),
+        kind: BackendKind::Local(local),
+        // Nobody asked for it: whether the agent is ready is up to the store.
+        required: false,
+        parallelism: store.parallelism,
+        timeout: store.timeout,
+        ttl: None,
+        writable: false,
+        denied_means_absent: false,
+    };
+    let place = if search.first { 0 } else { settings.backends.len() };
+    settings.backends.insert(place, backend);
+}
+
+async fn find(store: &BackendSettings, search: &ManagerSearch, before: &[BackendSettings]) -> Option<LocalSettings> {
+    let BackendKind::ZenmlSql(sql) = &store.kind else { return None };
+    let known = before.iter().find_map(|backend| match &backend.kind {
+        BackendKind::Local(local) if backend.name == search.name => Some(local.clone()),
+        _ => None,
+    });
+    let managers = match tokio::time::timeout(PATIENCE, zenml_sql::local_managers(store, sql)).await {
+        Ok(Ok(managers)) => managers,
+        Ok(Err(error)) => {
+            let hint = error.hint().unwrap_or_default();
+            let kept = known.is_some();
+            tracing::warn!(%error, hint, kept, "the store could not be asked for a secrets manager");
+            return known;
+        }
+        Err(_) => {
+            let (backend, kept) = (&store.name, known.is_some());
+            tracing::warn!(backend, kept, "the store did not say in time whether there is a secrets manager");
+            return known;
+        }
+    };
+    let manager = match choose(&managers, search.active_stack.as_deref()) {
+        Choice::None => return None,
+        Choice::One(manager) => manager,
+        Choice::Unclear(names) => {
+            let hint = "make the stack active that uses the right one, or write a [backend.NAME] of type `local`";
+            tracing::warn!(managers = names.join(", "), hint, "ZenML has several local secrets managers; none is read");
+            return None;
+        }
+    };
+    match place(manager, search) {
+        Ok(local) => {
+            let path = local.path.display();
+            tracing::info!(
+                backend = search.name,
+                manager = manager.name,
+                %path,
+                "ZenML's local secrets manager is read as well"
+            );
+            Some(local)
+        }
+        Err(path) => {
+            let hint = "write a [backend.NAME] of type `local` with the absolute path";
+            let path = path.display();
+            tracing::warn!(manager = manager.name, %path, hint, "the secrets manager's file has no absolute path");
+            None
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Choice<'m> {
+    None,
+    One(&'m LocalManager),
+    /// Several, and nothing tells which; their names and ids.
+    Unclear(Vec<String>),
+}
+
+/// The one of the active stack; else the only one there is, or the only one that a stack uses.
+fn choose<'m>(managers: &'m [LocalManager], active_stack: Option<&str>) -> Choice<'m> {
+    let is_active = |manager: &&LocalManager| {
+        active_stack.is_some_and(|active| manager.stacks.iter().any(|stack| same_id(stack, active)))
+    };
+    let active: Vec<_> = managers.iter().filter(is_active).collect();
+    let used: Vec<_> = managers.iter().filter(|manager| !manager.stacks.is_empty()).collect();
+    match (managers, active.as_slice(), used.as_slice()) {
+        ([], ..) => Choice::None,
+        (_, [one], _) | (_, _, [one]) => Choice::One(one),
+        ([one], ..) => Choice::One(one),
+        _ => Choice::Unclear(managers.iter().map(|manager| format!("{} ({})", manager.name, manager.id)).collect()),
+    }
+}
+
+/// ZenML takes ids with and without dashes.
+fn same_id(left: &str, right: &str) -> bool {
+    let digits =
+        |id: &str| id.bytes().filter(|byte| *byte != b'-').map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>();
+    digits(left) == digits(right)
+}
+
+/// Where the file of a secrets manager lies; the configured path where that is not absolute.
+fn place(manager: &LocalManager, search: &ManagerSearch) -> Result<LocalSettings, PathBuf> {
+    let file = &manager.secrets_file;
+    if file.as_os_str().is_empty() {
+        let path = search.local_stores.join(&manager.id).join(FILE);
+        // ZenML makes the directory of the component with its first secret.
+        return Ok(LocalSettings { path, base: search.local_stores.clone() });
+    }
+    match file.parent().filter(|_| file.is_absolute() && file.file_name().is_some()) {
+        Some(directory) => Ok(LocalSettings { base: directory.to_owned(), path: file.clone() }),
+        None => Err(file.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manager(name: &str, stacks: &[&str]) -> LocalManager {
+        let stacks = stacks.iter().map(|stack| (*stack).to_owned()).collect();
+        LocalManager { id: format!("id-{name}"), name: name.to_owned(), secrets_file: PathBuf::new(), stacks }
+    }
+
+    #[test]
+    fn the_active_stack_chooses_then_use_then_there_being_only_one() {
+        let check = |managers: &[LocalManager], active: Option<&str>, expected: Option<&str>| match (
+            choose(managers, active),
+            expected,
+        ) {
+            (Choice::One(manager), Some(name)) => assert_eq!(manager.name, name),
+            (Choice::None | Choice::Unclear(_), None) => {}
+            (choice, expected) => panic!("{choice:?} in place of {expected:?}"),
+        };
+        let (a, b, idle) = (manager("a", &["AAAA-1"]), manager("b", &["bbbb-1", "cccc-1"]), manager("idle", &[]));
+        check(&[], Some("aaaa-1"), None);
+        check(std::slice::from_ref(&idle), None, Some("idle"));
+        check(&[a.clone(), idle.clone()], Some("zzzz"), Some("a"));
+        check(&[a.clone(), b.clone()], Some("cccc1"), Some("b"));
+        check(&[a.clone(), b.clone(), idle.clone()], Some("aaaa-1"), Some("a"));
+        check(&[a.clone(), b.clone()], Some("zzzz"), None);
+        check(&[a.clone(), b.clone()], None, None);
+        check(&[idle.clone(), manager("other", &[])], None, None);
+        let managers = [a, b];
+        let Choice::Unclear(names) = choose(&managers, None) else { panic!("clear") };
+        assert_eq!(names, ["a (id-a)", "b (id-b)"]);
+    }
+
+    #[test]
+    fn the_file_lies_in_the_local_stores_unless_the_component_names_another() {
+        let search = ManagerSearch {
+            store: "store".into(),
+            name: "manager".into(),
+            first: false,
+            local_stores: "/zen/local_stores".into(),
+            active_stack: None,
+        };
+        let of = |file: &str| place(&LocalManager { secrets_file: file.into(), ..manager("a", &[]) }, &search);
+        let settings = |path: &str, base: &str| Ok(LocalSettings { path: path.into(), base: base.into() });
+        assert_eq!(of(""), settings("/zen/local_stores/id-a/secrets.yaml", "/zen/local_stores"));
+        assert_eq!(of("/srv/s.yaml"), settings("/srv/s.yaml", "/srv"));
+        assert_eq!(of("s.yaml"), Err(PathBuf::from("s.yaml")));
+        assert_eq!(of("/"), Err(PathBuf::from("/")));
+    }
+}
