@@ -106,6 +106,21 @@ impl Drop for Zenml {
     }
 }
 
+/// Returns a Python that has PyYAML, which ZenML reads and writes files with; none, and a word on stderr, where there is
+/// none.
+pub fn python_with_yaml() -> Option<PathBuf> {
+    let has_yaml = |python: &PathBuf| {
+        let mut command = std::process::Command::new(python);
+        let tried = command.args(["-c", "import yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        tried.is_ok_and(|status| status.success())
+    };
+    let found = Some(crate::programs::python()).filter(has_yaml).or_else(|| python().filter(has_yaml));
+    if found.is_none() {
+        remark("skipped: no Python here has PyYAML");
+    }
+    found
+}
+
 /// Returns a Python that has ZenML: `KEYSIDE_ZENML_PYTHON`, else where `peers/install-zenml.sh` puts it.
 fn python() -> Option<PathBuf> {
     let named = std::env::var_os("KEYSIDE_ZENML_PYTHON").map(PathBuf::from);

@@ -78,6 +78,7 @@ impl Place {
         let hint = match error {
             ReadError::Empty => "let ZenML finish writing it; a file without secrets holds `{}`",
             ReadError::CutOff => "let ZenML finish writing it; a whole file ends with a line break",
+            ReadError::TooMany => "remove from it what is no secret",
             ReadError::NotYaml(_) | ReadError::NotAMap | ReadError::SeveralDocuments => {
                 "let ZenML finish writing it, or restore it from a copy"
             }

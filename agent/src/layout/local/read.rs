@@ -14,6 +14,9 @@ use super::{SCHEMA_KEY, edit};
 /// Collections inside one another; the layout has two, and the parser keeps all open ones.
 const DEEPEST: usize = 64;
 
+/// Names, keys, values and brackets in one file: each costs far more memory than its bytes in the text.
+const MOST_NODES: usize = 1_000_000;
+
 /// Why a text is no file of a secrets manager. Each of them may be a file that is still being written. No message holds
 /// anything of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +34,9 @@ pub enum ReadError {
     /// More than one document.
     #[error("holds more than one YAML document")]
     SeveralDocuments,
+    /// More than a million names, keys and values.
+    #[error("holds more than a million names, keys and values")]
+    TooMany,
     /// No line break at its end, so the last value may be half of one.
     #[error("ends in the middle of a line")]
     CutOff,
@@ -263,6 +269,7 @@ struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// Something refers to something else, so that no single secret can be changed.
     entangled: bool,
+    nodes: usize,
 }
 
 impl<'t> Reader<'t> {
@@ -272,10 +279,14 @@ impl<'t> Reader<'t> {
             flow_nesting_limit: DEEPEST,
             block_nesting_limit: DEEPEST,
         };
-        Self { text, parser: Parser::new_from_str_with_options(text, options), entangled: false }
+        Self { text, parser: Parser::new_from_str_with_options(text, options), entangled: false, nodes: 0 }
     }
 
     fn next(&mut self) -> Result<(Event<'t>, Span), ReadError> {
+        self.nodes += 1;
+        if self.nodes > MOST_NODES {
+            return Err(ReadError::TooMany);
+        }
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(not_yaml(&error)),

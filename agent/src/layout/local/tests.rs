@@ -246,6 +246,8 @@ fn bombs_and_depths_cost_no_more_than_their_length() {
     assert!(matches!(Document::parse(&nested), Err(ReadError::NotYaml(_))));
     let many: String = (0..100_000).map(|_| "a: {}\n").collect();
     assert_eq!(parse(&many).get("a").map(|entry| entry.err()), Some(Some(DecodeError::NameTwice)));
+    let too_many: String = (0..400_000).map(|_| "a: {}\n").collect();
+    assert_eq!(Document::parse(&too_many).err(), Some(ReadError::TooMany));
     let huge = format!("a:\n  k: {}\n", "9".repeat(1 << 20));
     assert_eq!(decode(&huge, "a").err(), Some(DecodeError::ValueNotText("k".to_owned())));
 }
