@@ -757,7 +757,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn random_id() -> String {
+/// An id of 16 hexadecimal digits that no other run of the agent has.
+pub fn random_id() -> String {
     let mut bytes = [0; 8];
     // Without entropy the clock still tells two runs apart, which is all an instance id is for.
     if getrandom::fill(&mut bytes).is_err() {

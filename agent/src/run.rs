@@ -205,11 +205,7 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
     drop(current);
     agent.resolver.close().await;
     signals.abort();
-    if let Some(agent) = Arc::into_inner(agent)
-        && let Some(audit) = Arc::into_inner(agent.audit)
-    {
-        audit.close();
-    }
+    agent.audit.close();
     tracing::info!("stopped");
     Ok(())
 }

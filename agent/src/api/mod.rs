@@ -138,7 +138,9 @@ async fn answer_waiting(
         outcome => outcome,
     };
     let code = outcome.as_ref().err().map(|error| error.code);
-    agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));
+    let recorded = agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));
+    // What nobody can account for later does not leave; a write has happened, and its answer must not deny that.
+    let outcome = if recorded || draft.write { outcome } else { outcome.and(Err(read::audit_unavailable())) };
     let mut reply = outcome.unwrap_or_else(respond::problem);
     if connection.probes_only {
         // One answer, and the place is free for the next.
