@@ -12,7 +12,7 @@ use keyside_protocol::units::Span;
 use crate::exit::Failure;
 
 /// Words of the interface that answer with a clear refusal until they are built.
-const LATER: [&str; 8] = ["stack", "manager", "watch", "doctor", "plugin", "purge", "completions", "man"];
+const LATER: [&str; 7] = ["stack", "manager", "watch", "plugin", "purge", "completions", "man"];
 
 /// Global options that take a value, for finding the command word behind them.
 const WITH_VALUE: [&str; 6] = ["--config", "--socket", "--log-format", "--color", "--agent-uid", "--agent"];
@@ -170,8 +170,21 @@ Examples:
     #[command(after_help = "\
 Examples:
   keyside status
-  keyside status --format json")]
+  keyside status --watch                  again every second, until interrupted
+  keyside status --watch --format json    one object a line")]
     Status(StatusArgs),
+    /// Say what is wrong or weak on this host, and what to do
+    ///
+    /// Looks at the kernel, memory, files, the configuration and the agent's socket, and asks a running agent. Each
+    /// mechanism is secure, weak or insecure; what works is ok, what does not is wrong. Changes nothing, shows no value.
+    #[command(after_help = "\
+Examples:
+  keyside doctor
+  keyside doctor --format json | jq '.findings[] | select(.verdict == \"weak\")'
+  sudo -u keyside keyside --config /etc/keyside/keyside.toml doctor
+
+Exit code: 0 when nothing is insecure or wrong; 1 when something is.")]
+    Doctor(DoctorArgs),
     /// Say whether the agent is ready: exit code 0 or 69
     #[command(after_help = "\
 Examples:
@@ -283,9 +296,26 @@ pub struct StatusArgs {
     /// How to print
     #[arg(long, default_value = "text")]
     pub format: StatusFormat,
-    /// Again and again: not in this version yet
-    #[arg(long, hide = true)]
+    /// Again every second, until interrupted or the agent is gone
+    #[arg(short, long)]
     pub watch: bool,
+}
+
+/// `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// How to print
+    #[arg(long, default_value = "text")]
+    pub format: DoctorFormat,
+}
+
+/// `doctor --format`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoctorFormat {
+    /// A line a finding, and its advice.
+    Text,
+    /// One object: `ok` and `findings`.
+    Json,
 }
 
 /// `status --format`.

@@ -11,6 +11,11 @@ use crate::exit::{Exit, Failure};
 ///
 /// A reader that has gone (`keyside ... | head -1`) is no failure: it has all it wanted.
 pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    print_on(bytes).map(|_| ())
+}
+
+/// Writes a part of a result that goes on, like [`print`]; false when the reader has gone and no more is wanted.
+pub fn print_on(bytes: &[u8]) -> Result<bool, Failure> {
     if keyside_exec_wrapper::stdout_was_closed() {
         return Err(cannot_write(rustix::io::Errno::BADF));
     }
@@ -22,11 +27,11 @@ pub fn print(bytes: &[u8]) -> Result<(), Failure> {
             Ok(written) => rest = &rest[written..],
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => wait_writable()?,
-            Err(rustix::io::Errno::PIPE) => return Ok(()),
+            Err(rustix::io::Errno::PIPE) => return Ok(false),
             Err(errno) => return Err(cannot_write(errno)),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A shell may hand us a pipe that somebody else made non-blocking.

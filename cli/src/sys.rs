@@ -1,5 +1,5 @@
-//! The two things that the operating system offers only unsafely: a descriptor by number, and a word to the kernel
-//! between fork and exec.
+//! The three things that the operating system offers only unsafely: a descriptor by number, a word to the kernel between
+//! fork and exec, and a system call that no safe library has.
 #![allow(unsafe_code)]
 
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -90,6 +90,21 @@ pub(crate) fn end_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes two raw system calls through rustix; it neither allocates nor
     // takes a lock.
     unsafe { command.pre_exec(arm) };
+}
+
+/// Tells whether the kernel gives this process memory that it does not map itself; the descriptor is closed at once.
+pub(crate) fn has_secret_memory() -> bool {
+    // SAFETY: a system call with one plain number and no pointer; what it returns is checked before it is taken for a
+    // descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    match i32::try_from(fd) {
+        Ok(fd) if fd >= 0 => {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            true
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod agent;
 mod check;
 mod check_report;
+mod doctor;
 mod exec;
 mod get;
 mod health;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: &Cli, globals: &Globals, rest: Vec<OsString>) -> Result<E
         Command::Get(args) => get::run(globals, args),
         Command::Secret => secret::run(globals, &rest),
         Command::Status(args) => status::run(globals, args),
+        Command::Doctor(args) => doctor::run(globals, args),
         Command::Ready(args) => ready::run(globals, args),
         Command::Health => health::run(globals),
     };

@@ -8,32 +8,54 @@ use keyside_protocol::units::ByteSize;
 use crate::args::{StatusArgs, StatusFormat};
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
-use crate::output::{Paint, columns, paint, print, printable, stdout_is_terminal};
+use crate::output::{Paint, columns, paint, print, print_on, printable, stdout_is_terminal};
 use crate::session::{Session, unreadable};
 
 const DOING: &str = "ask for the agent's status";
 
-/// Prints what the agent says of itself.
+/// Between two looks with `--watch`.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Prints what the agent says of itself: once, or again and again until interrupted, the reader is gone, or the agent.
 pub(super) fn run(globals: &Globals, args: &StatusArgs) -> Result<Exit, Failure> {
-    if args.watch {
-        return Err(Failure::not_yet("status --watch").hint("call `keyside status` again"));
-    }
     let mut session = Session::of_running(globals, Duration::ZERO)?;
+    if !args.watch {
+        print(look(&mut session, globals, args)?.as_bytes())?;
+        return Ok(Exit::Done);
+    }
+    let redraws = args.format == StatusFormat::Text && stdout_is_terminal();
+    let mut first = true;
+    loop {
+        let text = look(&mut session, globals, args)?;
+        let text = match (args.format, redraws, first) {
+            // From the upper left corner, the rest of each line and of the screen cleared: nothing flickers.
+            (_, true, _) => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
+            (StatusFormat::Text, _, false) => format!("\n{text}"),
+            _ => text,
+        };
+        let text = if redraws && first { format!("\x1b[2J{text}") } else { text };
+        if !print_on(text.as_bytes())? {
+            return Ok(Exit::Done);
+        }
+        first = false;
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn look(session: &mut Session, globals: &Globals, args: &StatusArgs) -> Result<String, Failure> {
     let reply = session.request(DOING, "GET", "/v1/status", None)?;
-    let text = match args.format {
+    let unreadable = |error| unreadable(DOING, &error);
+    Ok(match args.format {
         // Through a value of any shape: what a newer agent adds is printed too.
         StatusFormat::Json => {
-            let value: serde_json::Value =
-                serde_json::from_slice(reply.body()).map_err(|error| unreadable(DOING, &error))?;
-            format!("{value:#}\n")
+            let value: serde_json::Value = serde_json::from_slice(reply.body()).map_err(unreadable)?;
+            if args.watch { format!("{value}\n") } else { format!("{value:#}\n") }
         }
         StatusFormat::Text => {
-            let status = serde_json::from_slice(reply.body()).map_err(|error| unreadable(DOING, &error))?;
+            let status = serde_json::from_slice(reply.body()).map_err(unreadable)?;
             text(&status, globals.color_for(stdout_is_terminal()))
         }
-    };
-    print(text.as_bytes())?;
-    Ok(Exit::Done)
+    })
 }
 
 fn text(status: &StatusReply, color: bool) -> String {
