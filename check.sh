@@ -270,6 +270,18 @@ containers() {
     fi
 }
 
+# Prometheus' own parser reads the agent's metrics.
+prometheus() {
+    local python
+    if ! python=$(tests/peers/install-prometheus.sh 2>"$scratch/prometheus.log"); then
+        cat "$scratch/prometheus.log"
+        skip "Prometheus' own parser: it could not be installed: $(tail -n 1 "$scratch/prometheus.log")"
+        return
+    fi
+    KEYSIDE_PROMETHEUS_PYTHON=$python cargo nextest run --workspace --locked \
+        -E 'package(keyside-tests) & binary(=observe) & test(=prometheus_own_parser_reads_the_same_figures)'
+}
+
 # --- without privileges ----------------------------------------------------------------------------------------------
 
 # The tests once more as a plain user with no capability and no way to gain one: root passes every permission check, so
@@ -358,5 +370,6 @@ stage 'tests' tests
 stage 'tests without privileges' unprivileged
 stage 'documents' documents
 stage 'benchmarks and fuzz targets' side_workspaces
+stage "Prometheus' own parser" prometheus
 stage 'real ZenML' real_zenml
 stage 'images and containers' containers

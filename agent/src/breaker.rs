@@ -35,6 +35,11 @@ impl Breaker {
         }
     }
 
+    /// Tells whether calls fail at once, but for a trial now and then.
+    pub fn is_open(&self) -> bool {
+        self.open_until.is_some()
+    }
+
     /// The back-end answered, with whatever.
     pub fn succeeded(&mut self) {
         *self = Self::default();
@@ -72,11 +77,11 @@ mod tests {
             assert!(breaker.admits(at(0)));
             breaker.failed(at(0), 1.0);
         }
-        assert!(!breaker.admits(at(999)));
+        assert!(!breaker.admits(at(999)) && breaker.is_open());
         assert!(breaker.admits(at(1000)), "the pause is over");
         assert!(!breaker.admits(at(1000)), "one trial at a time");
         breaker.succeeded();
-        assert!(breaker.admits(at(1000)));
+        assert!(breaker.admits(at(1000)) && !breaker.is_open());
         assert!(breaker.admits(at(1000)));
     }
 

@@ -184,6 +184,10 @@ pub struct Counters {
     pub stale_hits: u64,
     /// Led or joined a call, or met a remembered absence.
     pub misses: u64,
+    /// Misses that joined a call under way.
+    pub joins: u64,
+    /// Secrets that were pushed out to make room.
+    pub evictions: u64,
 }
 
 struct Slot {
@@ -346,7 +350,10 @@ impl<F: Clone> Cache<F> {
         }
         self.counters.misses += 1;
         match self.tables[key.backend][table_index(key.scopes)].flights.get(key.name) {
-            Some(flight) => LookUp::Join(flight.handle.clone()),
+            Some(flight) => {
+                self.counters.joins += 1;
+                LookUp::Join(flight.handle.clone())
+            }
             None => LookUp::Lead(self.lead(key, now, flight())),
         }
     }
@@ -532,6 +539,7 @@ impl<F: Clone> Cache<F> {
                 break;
             }
             self.remove_slot(Key { backend: *backend, scopes: *scopes, name });
+            self.counters.evictions += 1;
         }
     }
 
@@ -683,6 +691,17 @@ impl<F: Clone> Cache<F> {
     /// Returns the number of secrets held.
     pub fn len(&self) -> usize {
         self.entries
+    }
+
+    /// Returns the number of absences remembered.
+    pub fn absences(&self) -> usize {
+        self.absences
+    }
+
+    /// Returns the age of what was confirmed longest ago; looks at every entry.
+    pub fn oldest(&self, now: Tick) -> Option<Duration> {
+        let slots = self.tables.iter().flatten().flat_map(|table| table.slots.values());
+        slots.map(|slot| now.since(slot.confirmed)).max()
     }
 
     /// Tells whether nothing is held.

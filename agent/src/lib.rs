@@ -13,6 +13,7 @@
 //!   own that values lie in.
 //! * [`refresh`]: change detection.
 //! * [`backend`], [`layout`]: places that store secrets, and how ZenML writes them there.
+//! * [`metrics`]: what is counted, and its text form; [`scrape`]: it over TCP.
 //! * [`audit`], [`memory`], [`shutdown`], [`notify`], [`clock`], [`timer`].
 //!
 //! The cache and the back-ends do not know each other; a back-end never caches and never logs a value; a layout does no
@@ -34,6 +35,7 @@ pub mod held;
 pub mod layout;
 pub mod listen;
 pub mod memory;
+pub mod metrics;
 mod near_miss;
 pub mod notify;
 pub mod pace;
@@ -42,6 +44,7 @@ pub mod refresh;
 mod reload;
 pub mod resolver;
 pub mod run;
+pub mod scrape;
 pub mod serve;
 pub mod shutdown;
 mod sys;

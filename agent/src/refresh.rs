@@ -34,6 +34,7 @@ async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval:
         if let Some(changes) = &mut changes {
             changes.mark_unchanged();
         }
+        source.polled();
         match resolver.list(backend).await {
             Ok(listing) if failing || tries == 0 => {
                 failing = false;

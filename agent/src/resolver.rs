@@ -17,6 +17,7 @@ use crate::backend::{self, Backend, BackendError, Capabilities, Description, Ope
 use crate::breaker::Breaker;
 use crate::cache::{Agreement, Bounds, Cache, Counters, Hit, Key, Lead, LookUp, Policy, Recall, Want};
 use crate::clock::Tick;
+use crate::metrics::Histogram;
 
 /// How often a resolve reads again because a value was replaced under it.
 const MOST_GENERATION_TRIES: usize = 5;
@@ -42,13 +43,49 @@ pub struct Source {
     breaker: Mutex<Breaker>,
     health: Mutex<Health>,
     calls: AtomicU64,
+    durations: Histogram,
+    /// Calls that failed, by [`FAILURE_CLASSES`].
+    failures: [AtomicU64; FAILURE_CLASSES.len()],
+    polls: AtomicU64,
     /// Names from the last complete listing, for near-miss hints: one text, a NUL behind each.
     listed: Mutex<Option<Arc<str>>>,
+}
+
+/// Labels of failed calls; an absence is an answer.
+const FAILURE_CLASSES: [&str; 4] = ["transient", "identity", "denied", "unusable"];
+
+fn failure_class(error: &BackendError) -> Option<usize> {
+    match error {
+        BackendError::NotFound => None,
+        BackendError::Transient { .. } => Some(0),
+        BackendError::Identity { .. } => Some(1),
+        BackendError::Denied { .. } => Some(2),
+        BackendError::Unusable { .. } => Some(3),
+    }
+}
+
+/// How calls to a back-end went, for metrics.
+pub struct Figures<'a> {
+    /// Calls made.
+    pub calls: u64,
+    /// How long they took, with the wait for a free place.
+    pub durations: &'a Histogram,
+    /// Those that failed, by class.
+    pub failures: [(&'static str, u64); FAILURE_CLASSES.len()],
+    /// Whether the last one was answered.
+    pub is_up: bool,
+    /// Whether calls fail at once for now.
+    pub is_paused: bool,
+    /// How long ago it answered last.
+    pub since_success: Option<Duration>,
+    /// Queries for changes.
+    pub polls: u64,
 }
 
 #[derive(Default)]
 struct Health {
     answered_once: bool,
+    answered_at: Option<Tick>,
     last: Option<Result<(), BackendError>>,
     /// The last failure came from reading a value, so no listing clears it.
     failed_reading: bool,
@@ -77,6 +114,7 @@ impl Health {
             }
             None => {
                 self.answered_once = true;
+                self.answered_at = Some(Tick::now());
                 if reads == Reads::Values || !self.failed_reading {
                     self.failed_reading = false;
                     self.last = Some(Ok(()));
@@ -139,6 +177,9 @@ impl Source {
             breaker: Mutex::default(),
             health: Mutex::default(),
             calls: AtomicU64::new(0),
+            durations: Histogram::default(),
+            failures: Default::default(),
+            polls: AtomicU64::new(0),
             listed: Mutex::default(),
         }
     }
@@ -183,13 +224,37 @@ impl Source {
         }
     }
 
+    /// Says how calls to it went.
+    pub fn figures(&self) -> Figures<'_> {
+        let health = lock(&self.health);
+        let mut failures = FAILURE_CLASSES.map(|class| (class, 0));
+        for ((_, count), failed) in failures.iter_mut().zip(&self.failures) {
+            *count = failed.load(Ordering::Relaxed);
+        }
+        Figures {
+            calls: self.calls.load(Ordering::Relaxed),
+            durations: &self.durations,
+            failures,
+            is_up: matches!(&health.last, Some(Ok(()))),
+            is_paused: lock(&self.breaker).is_open(),
+            since_success: health.answered_at.map(|at| Tick::now().since(at)),
+            polls: self.polls.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a query for changes.
+    pub fn polled(&self) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Makes one call within the back-end's limits and takes note of how it went.
     async fn call<T>(
         &self,
         reads: Reads,
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        if !lock(&self.breaker).admits(Tick::now()) {
+        let began = Tick::now();
+        if !lock(&self.breaker).admits(began) {
             let last = lock(&self.health).last.clone();
             return Err(match last {
                 Some(Err(error @ BackendError::Transient { .. })) => error,
@@ -205,6 +270,10 @@ impl Source {
         let outcome = tokio::time::timeout(self.timeout, outcome)
             .await
             .unwrap_or_else(|_| Err(self.did_not_answer(&format!("did not answer within {:?}", self.timeout))));
+        self.durations.observe(Tick::now().since(began));
+        if let Some(class) = outcome.as_ref().err().and_then(failure_class) {
+            self.failures[class].fetch_add(1, Ordering::Relaxed);
+        }
         trial.ended(outcome.as_ref().err());
         lock(&self.health).note(reads, outcome.as_ref().err());
         outcome
@@ -632,6 +701,12 @@ impl Resolver {
     pub fn cache_state(&self) -> (Counters, usize, usize) {
         let cache = self.cache();
         (cache.counters(), cache.len(), cache.bytes())
+    }
+
+    /// Returns the number of absences remembered, and the age of what was confirmed longest ago.
+    pub fn cache_depth(&self) -> (usize, Option<Duration>) {
+        let cache = self.cache();
+        (cache.absences(), cache.oldest(Tick::now()))
     }
 
     /// Returns the cached names, sorted, each once.

@@ -1,6 +1,7 @@
 //! The agent from settings to a graceful stop: build the parts, serve, drain, wipe.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use keyside_config::ConfigError;
 use keyside_config::settings::{ListenerSettings, Settings};
 use rustix::thread::CapabilitySet;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,10 +25,12 @@ use crate::clock::Tick;
 use crate::listen::activation::Inherited;
 use crate::listen::{ListenError, Listener, default_path};
 use crate::memory::drop_capabilities;
+use crate::metrics::Metrics;
 use crate::notify::Supervisor;
 use crate::refresh;
 use crate::reload::{self, Files, Loader, Reading};
 use crate::resolver::Resolver;
+use crate::scrape::ScrapeListener;
 use crate::serve::{Hall, serve_embedded};
 use crate::shutdown::Signals;
 use crate::timer::Timer;
@@ -82,6 +86,14 @@ pub enum StartError {
     /// A reload asks for what was given up for good.
     #[error("restart needed: {0} needs a right that the agent gave up when it started")]
     RestartNeeded(&'static str),
+    /// The address for `/metrics` cannot be listened on.
+    #[error("cannot listen on {address} for /metrics: {source}")]
+    Metrics {
+        /// As configured.
+        address: SocketAddr,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
     /// The runtime or the signals.
     #[error("cannot {what}: {source}")]
     System {
@@ -93,6 +105,10 @@ pub enum StartError {
 }
 
 impl StartError {
+    fn audit(settings: &Settings, source: std::io::Error) -> Self {
+        Self::Audit { path: settings.audit.path.clone().unwrap_or_default(), source }
+    }
+
     /// Returns what to try.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -100,6 +116,7 @@ impl StartError {
             Self::Backend { error, .. } => error.hint(),
             Self::Audit { .. } => Some("give [audit] path a file in a directory that the agent may write to"),
             Self::RestartNeeded(_) => Some("restart the agent to start with this configuration"),
+            Self::Metrics { .. } => Some("give [metrics] listen an address of this host and a port that is free"),
             Self::System { .. } => None,
         }
     }
@@ -108,6 +125,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Listen(error) if error.is_in_use() => 69,
+            Self::Metrics { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => 69,
             _ => 78,
         }
     }
@@ -145,8 +163,8 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
         Some(_) => (places, Vec::new()),
         None => open_listeners(places, &settings, options.handed_over)?,
     };
-    let audit_log = Audit::open_log(&settings.audit)
-        .map_err(|source| StartError::Audit { path: settings.audit.path.clone().unwrap_or_default(), source })?;
+    let scrape = if options.embedded.is_none() { bind_scrape(&settings)? } else { None };
+    let audit_log = Audit::open_log(&settings.audit).map_err(|source| StartError::audit(&settings, source))?;
     let wanted: Vec<_> = listeners.iter().map(|listener| listener.settings.clone()).collect();
     let needed = needed_capabilities(&settings, &wanted);
     let permitted = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
@@ -159,7 +177,13 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
     #[cfg(all(feature = "zenml-sql", feature = "local"))]
     crate::backend::discover::add_manager(&mut settings, &[]).await;
     let resolver = Resolver::open(&settings).map_err(|(name, error)| StartError::Backend { name, error })?;
-    let lasting = Lasting { audit: Arc::new(audit), connections: Arc::default(), started: Tick::now(), places };
+    let lasting = Lasting {
+        audit: Arc::new(audit),
+        metrics: Arc::default(),
+        connections: Arc::default(),
+        started: Tick::now(),
+        places,
+    };
     let current = Arc::new(Current::new(Arc::new(lasting.agent(Arc::new(resolver), &settings))));
     match options.embedded {
         Some(connection) => {
@@ -185,6 +209,7 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
                 None => None,
             };
             let polls = poll(&current, &timer, &settings);
+            let scrape = scrape.map(|scrape| tokio::spawn(scrape.serve(Arc::clone(&current), Arc::clone(&timer))));
             let house = House {
                 lasting,
                 current: Arc::clone(&current),
@@ -194,6 +219,7 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
                 supervisor,
                 given_up,
                 polls,
+                scrape,
             };
             let reloads = tokio::spawn(house.keep(readings));
             hall.serve(stop, options.exit_with_last_client).await;
@@ -213,6 +239,7 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
 /// What outlives every reload.
 struct Lasting {
     audit: Arc<Audit>,
+    metrics: Arc<Metrics>,
     connections: Arc<AtomicU64>,
     started: Tick,
     places: Places,
@@ -243,6 +270,7 @@ impl Lasting {
             listeners: listeners.iter().map(|listener| listener.path.display().to_string()).collect(),
             connections: Arc::clone(&self.connections),
             max_cache_bytes: settings.cache.max_bytes,
+            metrics: Arc::clone(&self.metrics),
         }
     }
 }
@@ -257,11 +285,13 @@ struct House {
     supervisor: Arc<Supervisor>,
     given_up: CapabilitySet,
     polls: JoinHandle<()>,
+    scrape: Option<JoinHandle<()>>,
 }
 
 impl Drop for House {
     fn drop(&mut self) {
         self.polls.abort();
+        self.scrape.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -270,27 +300,11 @@ impl House {
     async fn keep(mut self, readings: Option<UnboundedReceiver<Reading>>) {
         let Some(mut readings) = readings else { return std::future::pending().await };
         while let Some(Reading { result, asked }) = readings.recv().await {
-            let settings = match result {
-                Ok(settings) => self.completed(settings).await,
-                Err(error) => {
-                    for mistake in error.mistakes.iter().take(MOST_TOLD) {
-                        tracing::error!(hint = mistake.hint, "configuration: {mistake}");
-                    }
-                    let mistakes = error.mistakes.len();
-                    let hint = "`keyside agent --check-config` lists all of them";
-                    tracing::error!(mistakes, hint, "the configuration has mistakes: the one before stays in force");
-                    continue;
-                }
-            };
-            self.supervisor.reloading();
-            let applied = self.apply(settings).await;
-            self.supervisor.ready();
-            match applied {
-                Ok(()) => tracing::info!(asked, from = self.settings.sources.join("; "), "configuration reloaded"),
-                Err(error) => {
-                    let hint = error.hint().unwrap_or("correct it, or restart the agent to start with it");
-                    tracing::error!(%error, hint, "the configuration cannot be put in force: the one before stays");
-                }
+            let put_in_force = self.put_in_force(result, asked).await;
+            self.lasting.metrics.reloaded(put_in_force);
+            // At SIGHUP the log may have been moved away, whatever the configuration is like.
+            if asked && !put_in_force {
+                self.reopen_audit();
             }
         }
         std::future::pending().await
@@ -306,6 +320,40 @@ impl House {
     #[cfg(not(all(feature = "zenml-sql", feature = "local")))]
     async fn completed(&self, settings: Settings) -> Settings {
         settings
+    }
+
+    /// Applies one reading and says how that went; false when all is as it was.
+    async fn put_in_force(&mut self, result: Result<Settings, ConfigError>, asked: bool) -> bool {
+        let settings = match result {
+            Ok(settings) => self.completed(settings).await,
+            Err(error) => {
+                for mistake in error.mistakes.iter().take(MOST_TOLD) {
+                    tracing::error!(hint = mistake.hint, "configuration: {mistake}");
+                }
+                let mistakes = error.mistakes.len();
+                let hint = "`keyside agent --check-config` lists all of them";
+                tracing::error!(mistakes, hint, "the configuration has mistakes: the one before stays in force");
+                return false;
+            }
+        };
+        self.supervisor.reloading();
+        let applied = self.apply(settings).await;
+        self.supervisor.ready();
+        if let Err(error) = applied {
+            let hint = error.hint().unwrap_or("correct it, or restart the agent to start with it");
+            tracing::error!(%error, hint, "the configuration cannot be put in force: the one before stays");
+            return false;
+        }
+        tracing::info!(asked, from = self.settings.sources.join("; "), "configuration reloaded");
+        true
+    }
+
+    fn reopen_audit(&self) {
+        let settings = &self.settings.audit;
+        match self.lasting.audit.open_anew(settings) {
+            Ok(log) => self.lasting.audit.go_on(log, settings.required),
+            Err(error) => tracing::error!(%error, "the audit log cannot be opened anew: the one before stays in use"),
+        }
     }
 
     /// Puts `settings` in force, wholly or not at all.
@@ -331,6 +379,10 @@ impl House {
             .resolver
             .heir(&self.settings, &settings)
             .map_err(|(name, error)| StartError::Backend { name, error })?;
+        let audit_log =
+            self.lasting.audit.open_anew(&settings.audit).map_err(|source| StartError::audit(&settings, source))?;
+        let moves = settings.metrics != self.settings.metrics;
+        let scrape = if moves { bind_scrape(&settings)? } else { None };
         self.adjust(&open, &wanted)?;
 
         // Nothing below can fail.
@@ -342,6 +394,12 @@ impl House {
         fresh.into_iter().for_each(|listener| self.hall.open(listener));
         self.polls.abort();
         self.polls = poll(&self.current, &self.timer, &settings);
+        self.lasting.audit.go_on(audit_log, settings.audit.required);
+        if moves {
+            self.scrape.iter().for_each(JoinHandle::abort);
+            let serve = |scrape: ScrapeListener| scrape.serve(Arc::clone(&self.current), Arc::clone(&self.timer));
+            self.scrape = scrape.map(|scrape| tokio::spawn(serve(scrape)));
+        }
         self.settings = settings;
         Ok(())
     }
@@ -366,6 +424,12 @@ impl House {
         }
         Ok(())
     }
+}
+
+/// Listens for scrapers, where the configuration asks for it.
+fn bind_scrape(settings: &Settings) -> Result<Option<ScrapeListener>, StartError> {
+    let bind = |address| ScrapeListener::bind(address).map_err(|source| StartError::Metrics { address, source });
+    settings.metrics.listen.map(bind).transpose()
 }
 
 fn poll(current: &Current, timer: &Arc<Timer>, settings: &Settings) -> JoinHandle<()> {

@@ -24,6 +24,7 @@ use crate::access::Peer;
 use crate::api::{Connection, Current, answer};
 use crate::capacity::Capacity;
 use crate::listen::{ListenError, Listener};
+use crate::metrics::Refusal;
 use crate::pace::{Pace, PacedStream};
 use crate::timer::Timer;
 
@@ -287,8 +288,12 @@ async fn accept(hall: &Hall, socket: &UnixListener, listener: &Mutex<Listener>) 
         let place = match hall.counts.enter(peer.uid, per_uid, hall.capacity.total) {
             Some(counted) => Ok(counted),
             None => match Arc::clone(&hall.reserve).try_acquire_owned() {
-                Ok(reserved) => Err(reserved),
+                Ok(reserved) => {
+                    agent.metrics.refused(Refusal::ProbesOnly);
+                    Err(reserved)
+                }
                 Err(_) => {
+                    agent.metrics.refused(Refusal::Limit);
                     // Best effort: a client that does not read its refusal is cut off all the same.
                     drop(stream.try_write(TOO_MANY));
                     continue;
@@ -330,6 +335,8 @@ pub async fn serve_embedded(
 pub(crate) async fn serve_one(current: Arc<Current>, stream: UnixStream, connection: Connection, guards: Arc<Guards>) {
     let agent = current.agent();
     let _open = Open::count(&agent.connections);
+    agent.metrics.opened();
+    let metrics = Arc::clone(&agent.metrics);
     let header = agent.limits.header;
     drop(agent);
     let embedded = connection.peer.embedded;
@@ -359,6 +366,7 @@ pub(crate) async fn serve_one(current: Arc<Current>, stream: UnixStream, connect
         match order.given.load(Ordering::Acquire) {
             CUT_OFF => {
                 tracing::debug!("connection closed: a deadline has passed");
+                metrics.cut_off();
                 return Poll::Ready(());
             }
             FINISH if !finishing => {

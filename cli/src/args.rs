@@ -401,6 +401,16 @@ pub fn is_exec(args: &[OsString]) -> bool {
     command_word(args).is_some_and(|at| args[at] == OsStr::new("exec") || args[at] == OsStr::new("run"))
 }
 
+/// Tells whether standard error is to hold JSON alone: the log of an agent whose `--log-format` says so. The mistakes that
+/// `--check-config` prints have a form of their own.
+pub fn logs_json(args: &[OsString]) -> bool {
+    let Some(at) = command_word(args) else { return false };
+    let (head, rest) = args.split_at(at);
+    let is_json = head.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json")
+        || head.iter().any(|arg| arg == "--log-format=json");
+    is_json && rest[0] == "agent" && !rest.iter().any(|arg| arg == "--check-config")
+}
+
 fn parse_ours(args: &[OsString], color: bool) -> Result<Parsed, Failure> {
     let matches = match Cli::command().try_get_matches_from(args) {
         Ok(matches) => matches,

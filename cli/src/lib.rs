@@ -38,7 +38,10 @@ pub fn main() -> ExitCode {
     keyside_exec_wrapper::hide_panic_messages();
     let args: Vec<OsString> = std::env::args_os().collect();
     run(&args).unwrap_or_else(|failure| {
-        output::complain(&failure);
+        match args::logs_json(&args) {
+            true => log::complain(&failure),
+            false => output::complain(&failure),
+        }
         // Before its command runs, `exec` has one code for every failure.
         if args::is_exec(&args) { keyside_exec_wrapper::exit_code::FAILED.into() } else { failure.exit.code().into() }
     })

@@ -2,12 +2,16 @@
 
 use std::io::IsTerminal as _;
 
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::args::LogFormat;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
+use crate::output::say;
 
 /// Starts the log of this process. `quiet_by_default` is for an agent that belongs to one command.
 ///
@@ -40,4 +44,34 @@ pub fn start(globals: &Globals, quiet_by_default: bool) -> Result<(), Failure> {
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// A line of the log that the log itself cannot write: it may not have begun.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    target: &'static str,
+}
+
+/// Writes a failure to standard error as lines of the JSON log, one for each mistake.
+pub fn complain(failure: &Failure) {
+    let mut complaints: Vec<(&str, Option<&str>)> = Vec::new();
+    for line in &failure.lines {
+        match (line.strip_prefix("hint: "), complaints.last_mut()) {
+            (Some(hint), Some(last)) => last.1 = Some(hint),
+            _ => complaints.push((line.strip_prefix("keyside: ").unwrap_or(line), None)),
+        }
+    }
+    complaints.push((&failure.what, failure.hint.as_deref()));
+    for (message, hint) in complaints {
+        let mut timestamp = String::new();
+        // Writing to a string cannot fail.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        let line = Line { timestamp, level: "ERROR", message, hint, target: "keyside" };
+        say(&serde_json::to_string(&line).expect("text is always JSON"));
+    }
 }

@@ -49,6 +49,29 @@ pub enum Code {
 }
 
 impl Code {
+    /// All codes, in the order of their numbers (`code as usize`).
+    pub const ALL: [Self; 19] = [
+        Self::InvalidRequest,
+        Self::InvalidReference,
+        Self::PeerRefused,
+        Self::BackendDenied,
+        Self::ReadOnly,
+        Self::NotFound,
+        Self::SecretNotFound,
+        Self::KeyNotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::LengthRequired,
+        Self::PreconditionFailed,
+        Self::TooLarge,
+        Self::Unresolved,
+        Self::TooManyRequests,
+        Self::Internal,
+        Self::BackendUnavailable,
+        Self::NotReady,
+        Self::AuditUnavailable,
+    ];
+
     /// Returns the code's spelling on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 //! * [`home`]: a directory of its own for one scenario; at its end all output is searched for the planted value.
 //! * [`canary`]: that value, and the forms it is searched for in.
 //! * [`programs`]: where the built programs and the interpreter are.
+//! * [`prometheus`]: metrics, read strictly.
 //! * [`run`]: one program, run to its end or kept running.
 //! * [`step`]: a shell under the wrapper.
 //! * [`store`]: ZenML's data, copied from the fixtures.
@@ -25,6 +26,7 @@ pub mod eventually;
 pub mod home;
 pub mod process_memory;
 pub mod programs;
+pub mod prometheus;
 pub mod remark;
 pub mod run;
 pub mod socket_client;

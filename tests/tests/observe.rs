@@ -1,9 +1,16 @@
 //! What an operator sees: metrics, the audit log, status, doctor.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use keyside_tests::eventually::eventually;
+use keyside_tests::programs::is_root;
+use keyside_tests::prometheus::{self, Page};
+use keyside_tests::remark::remark;
 use keyside_tests::run::Run;
 use keyside_tests::{Agent, Home};
 use rustix::process::Signal;
@@ -128,4 +135,348 @@ fn status_watch_ends_quietly_when_nobody_reads_it_and_by_an_interrupt() {
     eventually("a look", || (!watch.stdout_so_far().is_empty()).then_some(()));
     watch.signal(Signal::INT);
     assert_eq!(watch.end().signal(), Some(2));
+}
+
+fn metrics(agent: &Agent<'_>) -> (String, Page) {
+    let reply = agent.client().get("/metrics").expect(200);
+    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(reply.body).unwrap();
+    let page = Page::read(&text);
+    (text, page)
+}
+
+#[test]
+fn metrics_keep_to_the_convention_and_count_what_happens() {
+    let home = Home::new();
+    let agent = agent(&home);
+    let (_, before) = metrics(&agent);
+    assert_eq!(before.value("keyside_ready"), 1.0);
+    let mut client = agent.client();
+    for _ in 0..5 {
+        client.value("db", "user").expect(200);
+    }
+    client.secret("db").expect(200);
+    client.secret("none").expect(404);
+    client.get("/v1/nonsense").expect(404);
+    client.request("POST", "/v1/check", &[], Some(&json!({ "references": ["db.user"] }))).expect(200);
+    client.request("PATCH", "/v1/secrets/db", &[], Some(&json!({ "values": { "new": "x" } }))).expect(200);
+    let (text, after) = metrics(&agent);
+    for (series, count) in [
+        ("keyside_requests_total{route=\"value\",code=\"ok\"}", 5.0),
+        ("keyside_requests_total{route=\"secret\",code=\"ok\"}", 1.0),
+        ("keyside_requests_total{route=\"secret\",code=\"secret_not_found\"}", 1.0),
+        ("keyside_requests_total{route=\"other\",code=\"not_found\"}", 1.0),
+        ("keyside_requests_total{route=\"check\",code=\"ok\"}", 1.0),
+        ("keyside_requests_total{route=\"write\",code=\"ok\"}", 1.0),
+        ("keyside_request_duration_seconds_count{route=\"value\"}", 5.0),
+        ("keyside_backend_up{backend=\"store\"}", 1.0),
+        ("keyside_backend_breaker_open{backend=\"store\"}", 0.0),
+        ("keyside_config_reloads_total{outcome=\"failed\"}", 0.0),
+    ] {
+        assert_eq!(after.value(series), count, "{series}");
+    }
+    assert!(after.value("keyside_cache_reads_total{outcome=\"hit\"}") >= 4.0);
+    assert!(after.value("keyside_backend_calls_total{backend=\"store\"}") >= 2.0);
+    assert!(after.value("keyside_connections_opened_total") > before.value("keyside_connections_opened_total"));
+    for series in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds", "process_start_time_seconds"]
+    {
+        assert!(after.value(series) > 0.0, "{series}");
+    }
+    assert!(!["\"db\"", "\"none\"", "nonsense", "\"user\""].iter().any(|name| text.contains(name)), "{text}");
+    // However many names are asked for, there are no more series.
+    for number in 0..100 {
+        client.secret(&format!("unknown-{number}")).expect(404);
+    }
+    assert_eq!(metrics(&agent).1.len(), after.len());
+}
+
+#[test]
+fn prometheus_own_parser_reads_the_same_figures() {
+    let Some(python) = prometheus::python() else { return };
+    let home = Home::new();
+    let agent = agent(&home);
+    agent.client().value("db", "user").expect(200);
+    let (text, page) = metrics(&agent);
+    let file = home.write("metrics.txt", &text);
+    let script = "\
+import json, sys
+from prometheus_client.parser import text_string_to_metric_families
+families = list(text_string_to_metric_families(open(sys.argv[1]).read()))
+assert all(family.documentation and family.type != 'unknown' for family in families), families
+print(json.dumps([[s.name, s.labels, s.value] for family in families for s in family.samples]))";
+    let ended = Run::new(&home, python).arg("-c").arg(script).arg(&file).end().expect_code(0);
+    let samples: Vec<Value> = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(samples.len(), page.len());
+    let ready = samples.iter().find(|sample| sample[0] == "keyside_ready").expect("a sample");
+    assert_eq!(ready[2], 1.0);
+}
+
+/// An address of the loopback interface that was free a moment ago.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn over_tcp(address: SocketAddr, head: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(keyside_tests::eventually::LONG)).unwrap();
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).ok()?;
+    let reply = String::from_utf8(reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+fn scrape(address: SocketAddr) -> Option<(u16, String)> {
+    over_tcp(address, &format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
+}
+
+#[test]
+fn metrics_over_tcp_have_one_route_and_answer_to_their_own_address_alone() {
+    let home = Home::new();
+    let store = home.planted();
+    let address = free_address();
+    let config = |address| format!("{}\n[metrics]\nlisten = \"{address}\"\n", store.backend(""));
+    let agent = home.agent_with(&config(address));
+    let (status, text) = scrape(address).unwrap();
+    assert_eq!((status, Page::read(&text).value("keyside_ready")), (200, 1.0));
+    let ask = |head: String| over_tcp(address, &format!("{head}\r\nConnection: close\r\n\r\n")).unwrap().0;
+    let port = address.port();
+    assert_eq!(ask(format!("GET /metrics HTTP/1.1\r\nHost: localhost:{port}")), 200);
+    for target in ["/", "/v1/health", "/v1/status", "/v1/secrets"] {
+        assert_eq!(ask(format!("GET {target} HTTP/1.1\r\nHost: {address}")), 404, "{target}");
+    }
+    assert_eq!(ask(format!("POST /metrics HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0")), 405);
+    for head in ["Host: localhost", "Host: attacker.example", "Host: attacker.example:9464", "X-No: host"] {
+        assert_eq!(ask(format!("GET /metrics HTTP/1.1\r\n{head}")), 400, "{head}");
+    }
+    for header in ["Origin: http://x", "Sec-Fetch-Mode: cors", "Forwarded: for=x", "X-Forwarded-For: x", "Via: 1.1 x"] {
+        assert_eq!(ask(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n{header}")), 400, "{header}");
+    }
+    assert_eq!(ask(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nTransfer-Encoding: chunked")), 411);
+    drop(agent);
+    assert!(TcpStream::connect(address).is_err(), "the address is free again");
+}
+
+#[test]
+fn idle_connections_to_the_metrics_cannot_grow_beyond_their_number_and_are_cut_off() {
+    let home = Home::new();
+    let store = home.planted();
+    let address = free_address();
+    let agent = home.agent_with(&format!("{}\n[metrics]\nlisten = \"{address}\"\n", store.backend("")));
+    let mut idle: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let refused = "keyside_connections_refused_total{reason=\"metrics_limit\"}";
+    eventually("those beyond the number are refused", || (metrics(&agent).1.value(refused) >= 24.0).then_some(()));
+    // The first-byte deadline frees the rest.
+    eventually("there is room again", || scrape(address).filter(|(status, _)| *status == 200));
+    for stream in &mut idle {
+        let mut byte = [0];
+        assert!(!matches!(stream.read(&mut byte), Ok(1)));
+    }
+    assert!(metrics(&agent).1.value("keyside_connections_cut_off_total") >= 16.0);
+}
+
+#[test]
+fn a_reload_moves_the_metrics_and_is_counted() {
+    let home = Home::new();
+    let store = home.planted();
+    let (first, second) = (free_address(), free_address());
+    let config = |listen: &str| format!("{}\n{listen}", store.backend(""));
+    let file = home.write("keyside.toml", config(&format!("[metrics]\nlisten = \"{first}\"\n")));
+    let agent = home.agent().env("KEYSIDE_CONFIG", &file).start();
+    assert_eq!(scrape(first).unwrap().0, 200);
+    std::fs::write(&file, config(&format!("[metrics]\nlisten = \"{second}\"\n"))).unwrap();
+    agent.signal(Signal::HUP);
+    eventually("the new address answers", || scrape(second).filter(|(status, _)| *status == 200));
+    eventually("the old one is free", || TcpStream::connect(first).is_err().then_some(()));
+    std::fs::write(&file, config("[metrics]\nlisten = \"nowhere\"\n")).unwrap();
+    agent.signal(Signal::HUP);
+    let failed = "keyside_config_reloads_total{outcome=\"failed\"}";
+    eventually("the mistake is counted", || (metrics(&agent).1.value(failed) >= 1.0).then_some(()));
+    let (_, page) = metrics(&agent);
+    assert!(page.value("keyside_config_reloads_total{outcome=\"ok\"}") >= 1.0);
+    assert!(page.value("keyside_config_last_reload_success_timestamp_seconds") > 1.7e9);
+    assert_eq!(scrape(second).unwrap().0, 200);
+}
+
+#[test]
+fn an_address_that_is_taken_ends_the_agent_with_69() {
+    let home = Home::new();
+    let store = home.planted();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let ended = home.agent().config(&format!("{}\n[metrics]\nlisten = \"{address}\"\n", store.backend(""))).end();
+    let ended = ended.expect_code(69);
+    assert!(ended.stderr.contains(&address.to_string()) && ended.stderr.contains("\nhint: "), "{}", ended.stderr);
+}
+
+fn audited<'h>(home: &'h Home, path: &Path, required: bool) -> Agent<'h> {
+    let store = home.planted();
+    store.plant("db", &json!({ "user": "reader", "password": home.canary() }));
+    let audit = format!("\n[audit]\npath = \"{}\"\nrequired = {required}\n", path.display());
+    home.agent_with(&(store.backend("writable = true\nuser = \"default\"") + &audit))
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn written(path: &Path, count: usize) -> Vec<Value> {
+    eventually("the lines are written", || Some(lines(path)).filter(|lines| lines.len() >= count)).0
+}
+
+#[test]
+fn every_decision_has_a_line_in_order_and_a_moved_log_is_opened_anew_at_sighup() {
+    let home = Home::new();
+    let path = home.join("audit.jsonl");
+    let agent = audited(&home, &path, false);
+    let mut client = agent.client();
+    client.value("db", "password").expect(200);
+    client.secret("none").expect(404);
+    client.get("/v1/secrets").expect(200);
+    client.request("PATCH", "/v1/secrets/db", &[], Some(&json!({ "values": { "new": "x" } }))).expect(200);
+    client.post("/v1/check", &json!({ "references": ["db.user"] })).expect(200);
+    client.post("/v1/resolve", &json!({ "references": { "a": "{{db.user}}" } })).expect(200);
+    client.get("/v1/health").expect(200);
+    let lines = written(&path, 6);
+    let operations: Vec<_> = lines.iter().map(|line| line["operation"].as_str().unwrap()).collect();
+    assert_eq!(operations, ["read", "read", "list", "update", "check", "resolve"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    for line in &lines {
+        for field in ["time", "request", "uid", "gid", "pid", "grant", "operation", "secrets", "verdict", "ms"] {
+            assert!(!line[field].is_null(), "no {field}: {line}");
+        }
+    }
+    assert_eq!((&lines[0]["cache"], &lines[0]["backend"]), (&json!("miss"), &json!("store")));
+    assert_eq!((&lines[1]["verdict"], &lines[1]["code"]), (&json!("error"), &json!("secret_not_found")));
+
+    let moved = home.join("audit.jsonl.1");
+    std::fs::rename(&path, &moved).unwrap();
+    agent.signal(Signal::HUP);
+    eventually("the log is made anew", || path.exists().then_some(()));
+    client.value("db", "user").expect(200);
+    assert_eq!(written(&path, 1)[0]["secrets"][0], json!({ "secret": "db", "key": "user" }));
+    assert_eq!(written(&moved, 6).len(), 6);
+}
+
+#[test]
+fn a_log_is_opened_anew_at_sighup_even_when_the_configuration_has_a_mistake() {
+    let home = Home::new();
+    let store = home.planted();
+    store.plant("db", &json!({ "user": "reader" }));
+    let path = home.join("audit.jsonl");
+    let config = store.backend("") + &format!("\n[audit]\npath = \"{}\"\n", path.display());
+    let file = home.write("keyside.toml", &config);
+    let agent = home.agent().env("KEYSIDE_CONFIG", &file).start();
+    std::fs::write(&file, config + "\n[nonsense]\n").unwrap();
+    std::fs::rename(&path, home.join("moved.jsonl")).unwrap();
+    agent.signal(Signal::HUP);
+    eventually("the log is made anew", || path.exists().then_some(()));
+    agent.client().value("db", "user").expect(200);
+    written(&path, 1);
+}
+
+#[test]
+fn a_required_log_that_cannot_be_written_stops_reads_and_only_while_that_lasts() {
+    let home = Home::new();
+    let folder = home.join("log");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("audit.jsonl");
+    let agent = audited(&home, &path, true);
+    let mut client = agent.client();
+    client.value("db", "user").expect(200);
+    written(&path, 1);
+    // Whatever is written to a removed file nobody will read.
+    std::fs::remove_dir_all(&folder).unwrap();
+    eventually("reads are refused", || (client.value("db", "user").status == 503).then_some(()));
+    client.value("db", "user").expect_problem(503, "audit_unavailable");
+    client.secret("db").expect_problem(503, "audit_unavailable");
+    client
+        .post("/v1/resolve", &json!({ "references": { "a": "{{db.user}}" } }))
+        .expect_problem(503, "audit_unavailable");
+    client.get("/v1/health").expect(200);
+    client.get("/v1/ready").expect(200);
+    std::fs::create_dir(&folder).unwrap();
+    // Nobody reads meanwhile: the agent notices by itself.
+    eventually("the log is written again", || (metrics(&agent).1.value("keyside_audit_failing") == 0.0).then_some(()));
+    client.value("db", "user").expect(200);
+    // Nothing was lost, and the reads that were refused are accounted for.
+    let lines = written(&path, 3);
+    assert!(lines.iter().any(|line| line["verdict"] == "allow"), "{lines:?}");
+    let gap = lines.iter().find(|line| line["operation"] == "audit").unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(gap["refused"].as_u64().unwrap() >= 4 && gap["lost"] == 0, "{gap}");
+    assert_eq!(metrics(&agent).1.value("keyside_audit_lines_total{outcome=\"lost\"}"), 0.0);
+}
+
+#[test]
+fn a_log_on_a_full_disk_keeps_to_whole_lines_and_goes_on_when_there_is_room() {
+    if !is_root() {
+        return remark("skipped: only root can mount a small tmpfs; /dev/full is tried by the agent's own tests");
+    }
+    let home = Home::new();
+    let small = home.join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8k,mode=700", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return remark("skipped: a small tmpfs cannot be mounted here");
+    }
+    let _mount = Mounted(&small);
+    let path = small.join("audit.jsonl");
+    let ballast = small.join("ballast");
+    let agent = audited(&home, &path, true);
+    std::fs::write(&ballast, [b'x'; 4096]).unwrap();
+    let mut client = agent.client();
+    // One page is left: some lines fit, and the last of them not wholly.
+    eventually("the disk is full", || (client.value("db", "user").status == 503).then_some(()));
+    client.value("db", "user").expect_problem(503, "audit_unavailable");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    assert!(whole.ends_with('\n') && !lines(&path).is_empty(), "{whole:?}");
+    std::fs::remove_file(&ballast).unwrap();
+    eventually("reads are served again", || (client.value("db", "user").status == 200).then_some(()));
+    assert!(written(&path, whole.lines().count() + 2).len() > 2);
+    assert!(agent.log().contains("the audit log cannot be written"), "{}", agent.log());
+    assert!(agent.log().contains("can be written again"), "{}", agent.log());
+}
+
+/// Unmounted when dropped, whatever happens.
+struct Mounted<'p>(&'p Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // Lazily: an agent that has not ended yet may hold the log.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_json_log_is_one_object_a_line_with_stable_names() {
+    let home = Home::new();
+    let store = home.planted();
+    store.plant("db", &json!({ "user": "reader", "password": home.canary() }));
+    let config = home.write("agent.toml", store.backend(""));
+    let socket = home.join("agent.sock");
+    let agent = home
+        .keyside(["--log-format", "json", "--config"])
+        .arg(&config)
+        .arg("--socket")
+        .arg(&socket)
+        .arg("agent")
+        .start();
+    eventually("the agent answers", || {
+        keyside_tests::Client::try_connect(&socket)
+            .ok()
+            .filter(|_| home.keyside(["--socket"]).arg(&socket).arg("ready").end().code() == Some(0))
+    });
+    home.keyside(["--socket"]).arg(&socket).args(["get", "db.password"]).prints_values().end().expect_code(0);
+    agent.signal(Signal::TERM);
+    let ended = agent.end().expect_code(0);
+    let lines: Vec<Value> = ended.stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    for line in &lines {
+        for field in ["timestamp", "level", "target"] {
+            assert!(line[field].is_string(), "no {field}: {line}");
+        }
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+    }
+    assert!(lines.iter().any(|line| line["message"] == "listening" && line["level"] == "INFO"));
 }

@@ -2,6 +2,7 @@
 //! where an error becomes a reply. `docs/socket.md` describes every route for users.
 
 mod listing;
+mod metrics;
 mod read;
 mod request;
 mod resolve;
@@ -28,12 +29,15 @@ use keyside_protocol::level::ValidationLevel;
 use crate::access::{Access, Peer};
 use crate::audit::{Audit, Draft};
 use crate::clock::Tick;
+use crate::metrics::{Metrics, Route};
 use crate::pace::Pace;
 use crate::resolver::Resolver;
 use respond::ApiError;
 
 /// A complete reply.
 pub type Reply = Response<Full<Bytes>>;
+
+pub use metrics::answer_scrape;
 
 /// What every request is answered from. A reload makes another one; a request keeps the one it began with.
 pub struct Agent {
@@ -57,6 +61,8 @@ pub struct Agent {
     pub connections: Arc<AtomicU64>,
     /// The cache's budget, for `status`.
     pub max_cache_bytes: u64,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The agent as it is now; a reload replaces it whole.
@@ -101,6 +107,7 @@ pub fn answer(current: &Arc<Current>, connection: &Arc<Connection>, request: Req
     connection.pace.handling();
     let agent = current.agent();
     if let Some(reply) = read::value_from_memory(&agent, connection, &request) {
+        agent.metrics.served_from_memory();
         connection.pace.replied_at_once();
         return Either::Left(ready(reply));
     }
@@ -114,6 +121,7 @@ async fn answer_waiting(
     request: Request<Incoming>,
 ) -> Reply {
     let began = Tick::now();
+    let metered = Route::of(request.method(), request.uri().path());
     let mut draft = Draft::default();
     let outcome = tokio::time::timeout(agent.request_timeout, route(&agent, &connection, request, &mut draft))
         .await
@@ -138,9 +146,11 @@ async fn answer_waiting(
         outcome => outcome,
     };
     let code = outcome.as_ref().err().map(|error| error.code);
-    let recorded = agent.audit.record(&draft, &connection.peer, code, Tick::now().since(began));
+    let took = Tick::now().since(began);
+    let recorded = agent.audit.record(&draft, &connection.peer, code, took);
     // What nobody can account for later does not leave; a write has happened, and its answer must not deny that.
     let outcome = if recorded || draft.write { outcome } else { outcome.and(Err(read::audit_unavailable())) };
+    agent.metrics.answered(metered, outcome.as_ref().err().map(|error| error.code), took);
     let mut reply = outcome.unwrap_or_else(respond::problem);
     if connection.probes_only {
         // One answer, and the place is free for the next.
@@ -185,6 +195,9 @@ async fn route(
         only(&request, &[Method::GET])?;
         request::Query::parse(request.uri().query(), &[])?;
         return Ok(state::status(agent, &viewer));
+    }
+    if path == "/metrics" {
+        return metrics::metrics(agent, &request);
     }
     if !viewer.is_granted() {
         return Err(refuse_peer(agent, connection, draft));
@@ -231,7 +244,7 @@ async fn route(
             only(&request, &[Method::POST])?;
             state::check(agent, connection, &viewer, request, draft).await
         }
-        "/v1/watch" | "/v1/refresh" | "/v1/purge" | "/v1/shutdown" | "/metrics" => {
+        "/v1/watch" | "/v1/refresh" | "/v1/purge" | "/v1/shutdown" => {
             Err(ApiError::new(Code::NotFound, format!("`{path}` is not in this version of the agent yet")))
         }
         _ => Err(ApiError::new(Code::NotFound, "no such route").hint("docs/socket.md lists the routes")),

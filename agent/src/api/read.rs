@@ -178,10 +178,11 @@ async fn find(
     draft: &mut Draft,
     label: impl Fn() -> Subject,
 ) -> Result<Found, ApiError> {
+    draft.operation = "read";
     if agent.audit.blocks() {
+        draft.secrets.push(label());
         return Err(audit_unavailable());
     }
-    draft.operation = "read";
     let result = agent.resolver.secret(name, selection, want).await;
     if agent.audit.is_on() || matches!(&result, Err(miss) if matches!(miss.error, BackendError::Denied { .. })) {
         draft.secrets.push(label());

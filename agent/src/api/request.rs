@@ -23,6 +23,16 @@ const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// Refuses requests that a browser, a proxy or a smuggler would send. The connection is closed, so nothing that follows
 /// on it is executed.
 pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Result<(), ApiError> {
+    let is_ours = |host: &[u8]| host.eq_ignore_ascii_case(b"localhost") || host.eq_ignore_ascii_case(b"keyside");
+    refuse_strangers(request, is_ours, "`localhost` or `keyside`")
+}
+
+/// The same for a listener that goes by the Hosts that `is_ours` accepts, which `hosts_text` names.
+pub(super) fn refuse_strangers<B>(
+    request: &Request<B>,
+    is_ours: impl Fn(&[u8]) -> bool,
+    hosts_text: &str,
+) -> Result<(), ApiError> {
     let refuse = |code, what: &str| Err(ApiError::new(code, what).close());
     let uri = request.uri();
     if uri.scheme().is_some() || uri.authority().is_some() || !uri.path().starts_with('/') {
@@ -36,9 +46,8 @@ pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Re
         match name.as_str() {
             "host" => {
                 hosts += 1;
-                let host = value.as_bytes();
-                if !host.eq_ignore_ascii_case(b"localhost") && !host.eq_ignore_ascii_case(b"keyside") {
-                    return refuse(Code::InvalidRequest, "the Host header must be `localhost` or `keyside`");
+                if !is_ours(value.as_bytes()) {
+                    return refuse(Code::InvalidRequest, &format!("the Host header must be {hosts_text}"));
                 }
             }
             "transfer-encoding" => {
@@ -66,7 +75,7 @@ pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Re
         }
     }
     if hosts != 1 {
-        return refuse(Code::InvalidRequest, "exactly one Host header is needed, `localhost` or `keyside`");
+        return refuse(Code::InvalidRequest, &format!("exactly one Host header is needed, {hosts_text}"));
     }
     let has_body = request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     if has_body && matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {

@@ -48,9 +48,6 @@ pub(super) async fn resolve(
     draft.operation = "resolve";
     request::Query::parse(request.uri().query(), &[])?;
     let asked: ResolveRequest = request::json(request, agent.limits.request, &connection.pace).await?;
-    if agent.audit.blocks() {
-        return Err(audit_unavailable());
-    }
     let mut failures = Failures::default();
     let wanted = parse(&asked, &mut failures);
 
@@ -83,6 +80,9 @@ pub(super) async fn resolve(
         }
     }
 
+    if agent.audit.blocks() {
+        return Err(audit_unavailable());
+    }
     let names: Vec<&str> = names.into_iter().collect();
     let (generation, secrets, misses) = match agent.resolver.generation(&names).await {
         Ok(generation) => (Some(generation.id), generation.secrets, BTreeMap::new()),

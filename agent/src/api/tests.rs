@@ -59,6 +59,7 @@ fn setting_with_audit(
         listeners: vec!["/run/a.sock".to_owned()],
         connections: Arc::default(),
         max_cache_bytes: 1 << 20,
+        metrics: Arc::default(),
     });
     Setting { current: Arc::new(Current::new(Arc::clone(&agent))), agent }
 }
@@ -496,4 +497,122 @@ async fn a_client_that_stops_in_its_body_hinders_nobody() {
     write.write_all(b"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{").await.expect("taken");
     assert_eq!(setting.get("/v1/secrets/db/user").await.body, b"u");
     serving.abort();
+}
+
+#[tokio::test]
+async fn metrics_are_for_every_matched_peer_and_name_no_secret() {
+    let store = store();
+    let setting = setting(&[("store", &store, false)], vec![grant(9, &[("db", None)])]);
+    assert_eq!(setting.ask_as(9, "GET", "/v1/secrets/db/password", &[], "").await.status, 200);
+    assert_eq!(setting.ask_as(9, "GET", "/v1/secrets/db/password", &[], "").await.status, 200);
+    assert_eq!(setting.ask_as(9, "GET", "/v1/secrets/db/none", &[], "").await.status, 404);
+    for uid in [OWN_UID, 9] {
+        let answer = setting.ask_as(uid, "GET", "/metrics", &[], "").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        let text = String::from_utf8(answer.body).expect("text");
+        for line in [
+            "keyside_requests_total{route=\"value\",code=\"ok\"} 2",
+            "keyside_requests_total{route=\"value\",code=\"key_not_found\"} 1",
+            "keyside_request_duration_seconds_count{route=\"value\"} 3",
+            "keyside_cache_entries 1",
+            "keyside_backend_calls_total{backend=\"store\"} 1",
+            "keyside_backend_up{backend=\"store\"} 1",
+        ] {
+            assert!(text.lines().any(|other| other == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("\"db\"") && !text.contains("password"), "{text}");
+    }
+    assert_eq!(setting.ask_as(12, "GET", "/metrics", &[], "").await.code(), "peer_refused");
+    assert_eq!(setting.ask_as(9, "POST", "/metrics", &[], "").await.status, 405);
+    assert_eq!(setting.ask_as(9, "GET", "/metrics?name=x", &[], "").await.status, 400);
+}
+
+#[test]
+fn every_family_stands_on_the_page_once_with_its_help_and_its_type() {
+    let store = store();
+    let setting = setting(&[("store", &store, false)], Vec::new());
+    let request = Request::builder().uri("/metrics").header("host", "127.0.0.1:9464").body(()).expect("a request");
+    let own = "127.0.0.1:9464".parse().expect("an address");
+    let reply = answer_scrape(&setting.agent, &request, own);
+    assert_eq!(reply.status(), 200);
+    let page = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(reply.into_body()));
+    let page = page.expect("a whole body").expect("no error").to_bytes();
+    let text = std::str::from_utf8(&page).expect("text");
+    let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let expected: Vec<_> = crate::metrics::families::ALL
+        .iter()
+        .map(|family| format!("{} {}", family.name, family.kind.as_str()))
+        .collect();
+    assert_eq!(types, expected, "in the order of the list");
+}
+
+#[test]
+fn a_scrape_passes_only_by_the_address_it_came_to() {
+    let store = store();
+    let setting = setting(&[("store", &store, false)], Vec::new());
+    let status = |own: &str, host: &str, method: Method, target: &str, header: Option<(&str, &str)>| {
+        let mut request = Request::builder().method(method).uri(target).header("host", host);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let request = request.body(()).expect("a request");
+        answer_scrape(&setting.agent, &request, own.parse().expect("an address")).status().as_u16()
+    };
+    let get = |own: &str, host: &str| status(own, host, Method::GET, "/metrics", None);
+    assert_eq!(get("127.0.0.1:9464", "127.0.0.1:9464"), 200);
+    assert_eq!(get("127.0.0.1:9464", "LocalHost:9464"), 200);
+    assert_eq!(get("[::1]:9464", "[::1]:9464"), 200);
+    assert_eq!(get("10.0.0.5:9464", "10.0.0.5:9464"), 200);
+    for host in ["127.0.0.1", "127.0.0.1:80", "localhost", "evil.example:9464", "keyside", ""] {
+        assert_eq!(get("127.0.0.1:9464", host), 400, "{host}");
+    }
+    assert_eq!(get("10.0.0.5:9464", "localhost:9464"), 400, "not loopback");
+    let other = |method: Method, target: &str| status("127.0.0.1:9464", "127.0.0.1:9464", method, target, None);
+    for target in ["/", "/v1/health", "/v1/secrets/db", "/metrics/"] {
+        assert_eq!(other(Method::GET, target), 404, "{target}");
+    }
+    assert_eq!((other(Method::POST, "/metrics"), other(Method::HEAD, "/metrics")), (405, 405));
+    for header in ["origin", "sec-fetch-mode", "forwarded", "x-forwarded-for", "via"] {
+        let refused = status("127.0.0.1:9464", "127.0.0.1:9464", Method::GET, "/metrics", Some((header, "x")));
+        assert_eq!(refused, 400, "{header}");
+    }
+    let chunked = Some(("transfer-encoding", "chunked"));
+    assert_eq!(status("127.0.0.1:9464", "127.0.0.1:9464", Method::GET, "/metrics", chunked), 411);
+}
+
+#[tokio::test]
+async fn while_a_required_audit_log_cannot_be_written_reads_are_refused_and_then_served_again() {
+    let store = store();
+    let directory = tempfile::tempdir().expect("a directory");
+    let full = AuditSettings { path: Some("/dev/full".into()), required: true };
+    let setting = setting_with_audit(&[("store", &store, true)], Vec::new(), &full);
+    // The first is served: its line is written behind it.
+    setting.get("/v1/secrets/db/password").await;
+    while !setting.agent.audit.blocks() {
+        tokio::task::yield_now().await;
+    }
+    for target in ["/v1/secrets/db/password", "/v1/secrets/db"] {
+        assert_eq!(setting.get(target).await.code(), "audit_unavailable", "{target}");
+    }
+    let resolve = "{\"references\": {\"a\": \"{{db.password}}\"}}";
+    assert_eq!(setting.post("/v1/resolve", resolve).await.code(), "audit_unavailable");
+    assert_eq!(setting.get("/v1/health").await.status, 200);
+    let text = String::from_utf8(setting.get("/metrics").await.body).expect("text");
+    assert!(text.contains("\nkeyside_audit_failing 1\n"), "{text}");
+
+    let path = directory.path().join("audit.jsonl");
+    let settings = AuditSettings { path: Some(path.clone()), required: true };
+    let log = setting.agent.audit.open_anew(&settings).expect("writable");
+    setting.agent.audit.go_on(log, true);
+    while setting.agent.audit.blocks() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(setting.get("/v1/secrets/db/password").await.status, 200);
+    setting.agent.audit.close();
+    let lines = std::fs::read_to_string(path).expect("readable");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let operations: Vec<_> = lines.iter().map(|line| line["operation"].as_str().expect("text")).collect();
+    assert_eq!(operations, ["read", "audit", "read"], "{lines:?}");
+    assert_eq!((&lines[1]["refused"], &lines[1]["lost"]), (&3.into(), &0.into()));
 }

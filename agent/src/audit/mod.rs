@@ -109,33 +109,40 @@ impl Audit {
             run: crate::resolver::random_id(),
             requests: AtomicU64::new(0),
         };
-        log.map(|log| audit.write_to(log)).transpose()?;
+        if log.is_some() {
+            audit.start_writer()?;
+        }
+        audit.go_on(log, required);
         Ok(audit)
     }
 
-    /// Opens the log of `settings` anew, after it was moved away or for another path, and goes on there: what is queued
-    /// is written to it. On an error everything stays as it is.
+    /// Opens the log of `settings` in advance, for [`go_on`](Self::go_on); the one in use stays in use.
     ///
     /// Errors: the file cannot be opened, or no thread can be had.
-    pub fn reopen(&self, settings: &AuditSettings) -> std::io::Result<()> {
-        match settings.path.as_deref() {
-            Some(path) => self.write_to(Log::open(path)?)?,
-            None => self.on.store(false, Ordering::Relaxed),
+    pub fn open_anew(&self, settings: &AuditSettings) -> std::io::Result<Option<Log>> {
+        let log = Self::open_log(settings)?;
+        if log.is_some() {
+            self.start_writer()?;
         }
-        self.required.store(settings.required, Ordering::Relaxed);
-        Ok(())
+        Ok(log)
     }
 
-    fn write_to(&self, log: Log) -> std::io::Result<()> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.is_some() {
+    /// Goes on with `log`, because the one before was moved away or another is configured: what is queued is written to
+    /// it. Without one, nothing more is recorded; what is queued is written to the one before.
+    pub fn go_on(&self, log: Option<Log>, required: bool) {
+        self.on.store(log.is_some(), Ordering::Relaxed);
+        self.required.store(required, Ordering::Relaxed);
+        if let Some(log) = log {
             self.queue.replace(log);
-        } else {
-            let queue = Arc::clone(&self.queue);
-            let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || queue.write(log))?;
-            *writer = Some(thread);
         }
-        self.on.store(true, Ordering::Relaxed);
+    }
+
+    fn start_writer(&self) -> std::io::Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_none() {
+            let queue = Arc::clone(&self.queue);
+            *writer = Some(std::thread::Builder::new().name("audit".to_owned()).spawn(move || queue.write())?);
+        }
         Ok(())
     }
 
@@ -176,6 +183,10 @@ impl Audit {
             } else if draft.write {
                 tracing::info!(uid, operation, secrets, code = code.map(Code::as_str), "write");
             }
+            return true;
+        }
+        if code == Some(Code::AuditUnavailable) {
+            self.queue.refused();
             return true;
         }
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
@@ -279,6 +290,11 @@ mod tests {
         Audit::start(Audit::open_log(&settings).expect("writable"), required).expect("a thread")
     }
 
+    fn reopen(audit: &Audit, settings: &AuditSettings) {
+        let log = audit.open_anew(settings).expect("writable");
+        audit.go_on(log, settings.required);
+    }
+
     fn peer() -> Peer {
         Peer { uid: 7, gid: 8, pid: None, groups: Vec::new(), program: Default::default(), embedded: false }
     }
@@ -311,7 +327,7 @@ mod tests {
         std::fs::rename(&path, &moved).expect("ours");
         record(&audit, "second");
         eventually("the line is written", || audit.counts().0 == 2);
-        audit.reopen(&settings(&path, false)).expect("writable");
+        reopen(&audit, &settings(&path, false));
         record(&audit, "third");
         audit.close();
         assert_eq!(lines(&moved).len(), 2, "until it is told, the writer stays with its file");
@@ -327,7 +343,7 @@ mod tests {
         record(&audit, "first");
         eventually("the failure is noticed", || audit.blocks());
         record(&audit, "second");
-        audit.reopen(&settings(&path, true)).expect("writable");
+        reopen(&audit, &settings(&path, true));
         // Nobody asks for anything in between: the writer notices by itself.
         eventually("the log can be written again", || !audit.blocks());
         audit.close();
@@ -340,7 +356,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.jsonl");
         let audit = audit_on(&path, false);
-        assert!(audit.reopen(&settings(&directory.path().join("none/audit.jsonl"), true)).is_err());
+        assert!(audit.open_anew(&settings(&directory.path().join("none/audit.jsonl"), true)).is_err());
         record(&audit, "first");
         audit.close();
         assert_eq!(lines(&path).len(), 1);
@@ -353,9 +369,9 @@ mod tests {
         let path = directory.path().join("audit.jsonl");
         let audit = Audit::start(None, false).expect("nothing to start");
         record(&audit, "before");
-        audit.reopen(&settings(&path, true)).expect("writable");
+        reopen(&audit, &settings(&path, true));
         record(&audit, "recorded");
-        audit.reopen(&AuditSettings::default()).expect("nothing to open");
+        reopen(&audit, &AuditSettings::default());
         assert!(!audit.is_on());
         record(&audit, "after");
         audit.close();

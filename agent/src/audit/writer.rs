@@ -120,11 +120,21 @@ pub(super) struct Queue {
 struct State {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines that found no room since the last that did.
-    lost: u64,
+    /// What has no line of its own since the last that has.
+    missing: Missing,
     /// What to write to from now on.
     replacement: Option<Log>,
     closed: bool,
+}
+
+/// Decisions that share one line.
+#[derive(Default)]
+struct Missing {
+    /// Those that found no room.
+    lost: u64,
+    /// Requests that were refused because the log cannot be written: a line for each, from a client that tries again
+    /// and again, would fill the disk as soon as it has room.
+    refused: u64,
 }
 
 impl State {
@@ -139,15 +149,21 @@ impl State {
             self.bytes -= line.len();
             return Some(line);
         }
-        (self.lost > 0).then(|| gap(std::mem::take(&mut self.lost)))
+        self.gap()
     }
-}
 
-/// The line in the place of `lost` others.
-fn gap(lost: u64) -> Vec<u8> {
-    let time = timestamp(SystemTime::now());
-    format!("{{\"time\":\"{time}\",\"operation\":\"audit\",\"verdict\":\"error\",\"code\":\"lost\",\"lost\":{lost}}}\n")
-        .into_bytes()
+    /// Returns the line in the place of those that are missing, if any are.
+    fn gap(&mut self) -> Option<Vec<u8>> {
+        let Missing { lost, refused } = std::mem::take(&mut self.missing);
+        let time = timestamp(SystemTime::now());
+        let line = || {
+            format!(
+                "{{\"time\":\"{time}\",\"operation\":\"audit\",\"verdict\":\"error\",\"code\":\"audit_unavailable\",\
+                 \"lost\":{lost},\"refused\":{refused}}}\n"
+            )
+        };
+        (lost + refused > 0).then(|| line().into_bytes())
+    }
 }
 
 impl Queue {
@@ -160,7 +176,7 @@ impl Queue {
         let mut state = self.lock();
         let room = state.lines.len() < MOST_LINES && (state.lines.is_empty() || state.bytes + line.len() <= MOST_BYTES);
         if !room || state.closed {
-            state.lost += 1;
+            state.missing.lost += 1;
             drop(state);
             self.failing.store(true, Ordering::Relaxed);
             let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
@@ -169,14 +185,18 @@ impl Queue {
             }
             return false;
         }
-        if state.lost > 0 {
-            let lost = std::mem::take(&mut state.lost);
-            state.push(gap(lost));
+        if let Some(gap) = state.gap() {
+            state.push(gap);
         }
         state.push(line);
         drop(state);
         self.changed.notify_one();
         true
+    }
+
+    /// Counts a request that was refused because the log cannot be written.
+    pub(super) fn refused(&self) {
+        self.lock().missing.refused += 1;
     }
 
     /// Has the writer go on with `log`, beginning with the line that it has in hand.
@@ -206,18 +226,20 @@ impl Queue {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Writes lines until [`close`](Self::close). The writer's own thread runs this.
-    pub(super) fn write(&self, mut log: Log) {
+    /// Writes lines until [`close`](Self::close), to the log that [`replace`](Self::replace) gives. The writer's own
+    /// thread runs this.
+    pub(super) fn write(&self) {
+        let mut log: Option<Log> = None;
         let mut in_hand: Option<Vec<u8>> = None;
         let mut retry_at: Option<Instant> = None;
         loop {
             let mut state = self.lock();
             let closed = loop {
                 if let Some(replacement) = state.replacement.take() {
-                    log = replacement;
+                    log = Some(replacement);
                     retry_at = None;
                 }
-                if in_hand.is_none() {
+                if log.is_some() && in_hand.is_none() {
                     in_hand = state.next();
                 }
                 let wait = match (&in_hand, retry_at) {
@@ -233,7 +255,7 @@ impl Queue {
                 };
             };
             drop(state);
-            let Some(line) = &in_hand else { continue };
+            let (Some(line), Some(log)) = (&in_hand, &mut log) else { continue };
             match log.append(line) {
                 Ok(()) => {
                     in_hand = None;
@@ -249,7 +271,7 @@ impl Queue {
                     }
                     if closed {
                         let state = self.lock();
-                        let lost = state.lines.len() as u64 + state.lost + 1;
+                        let lost = state.lines.len() as u64 + state.missing.lost + 1;
                         tracing::error!(path = %log.path.display(), lost, %error, "audit lines lost at the end");
                         return;
                     }
@@ -318,15 +340,17 @@ mod tests {
             assert!(queue.push(format!("{number}\n").into_bytes()));
         }
         assert!(!queue.push(b"lost\n".to_vec()) && !queue.push(b"lost too\n".to_vec()));
+        queue.refused();
         assert!(queue.is_failing());
         queue.close();
-        queue.write(Log::open(&path).expect("writable"));
+        queue.replace(Log::open(&path).expect("writable"));
+        queue.write();
         assert!(!queue.is_failing());
         let text = text(&path);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines.len(), lines[0], lines[MOST_LINES - 1]), (MOST_LINES + 1, "0", "4095"));
         let gap: serde_json::Value = serde_json::from_str(lines[MOST_LINES]).expect("JSON");
-        assert_eq!((&gap["lost"], &gap["verdict"]), (&2.into(), &"error".into()));
+        assert_eq!((&gap["lost"], &gap["refused"], &gap["verdict"]), (&2.into(), &1.into(), &"error".into()));
         assert_eq!((queue.written(), queue.lost()), (MOST_LINES as u64 + 1, 2));
     }
 

@@ -129,7 +129,10 @@ fn grants(grants: &[GrantSettings], (uid, gid): (u32, u32), groups: &[u32]) -> S
     let ours: Vec<_> = grants
         .iter()
         .filter(|grant| {
-            grant.uids.contains(&uid) || grant.gids.iter().any(|granted| *granted == gid || groups.contains(granted))
+            // One that goes by program or cgroup alone is for any uid.
+            grant.uids.is_empty() && grant.gids.is_empty()
+                || grant.uids.contains(&uid)
+                || grant.gids.iter().any(|granted| *granted == gid || groups.contains(granted))
         })
         .map(|grant| grant.name.as_str())
         .collect();
@@ -188,6 +191,8 @@ mod tests {
             name: name.to_owned(),
             uids: uids.to_vec(),
             gids: gids.to_vec(),
+            exes: Vec::new(),
+            cgroups: Vec::new(),
             read: Vec::new(),
             write: Vec::new(),
             admin: false,
