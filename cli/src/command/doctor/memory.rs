@@ -39,7 +39,8 @@ fn lists_swap(swaps: &str) -> bool {
 }
 
 fn locked_memory(budgets: &Budgets, no_swap: bool, findings: &mut Findings) {
-    let limit = getrlimit(Resource::Memlock).current;
+    // The agent raises its own limit to the hard one.
+    let limit = getrlimit(Resource::Memlock).maximum;
     let may_lock_all = has_capability(CapabilitySet::IPC_LOCK);
     let budget = ByteSize(budgets.cache_bytes);
     match limit {
