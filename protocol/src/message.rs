@@ -316,6 +316,9 @@ pub struct StatusReply {
     pub connections: u64,
     /// Where the agent listens.
     pub listeners: Vec<String>,
+    /// The audit log: `off`, `ok`, or `failing` while it cannot be written. Empty from an agent that does not say.
+    #[serde(default)]
+    pub audit: String,
 }
 
 /// The cache in [`StatusReply`]; only what the peer may read is counted in `names`.

@@ -397,6 +397,10 @@ fn a_required_log_that_cannot_be_written_stops_reads_and_only_while_that_lasts()
         .expect_problem(503, "audit_unavailable");
     client.get("/v1/health").expect(200);
     client.get("/v1/ready").expect(200);
+    assert_eq!(client.get("/v1/status").json()["audit"], "failing");
+    let text = home.keyside(["status"]).with(&agent).end().expect_code(0).text();
+    assert!(text.contains("audit log") && text.contains("failing"), "{text}");
+    assert!(doctor(&home, Some(&agent)).1.to_string().contains("make room on its disk"));
     std::fs::create_dir(&folder).unwrap();
     // Nobody reads meanwhile: the agent notices by itself.
     eventually("the log is written again", || (metrics(&agent).1.value("keyside_audit_failing") == 0.0).then_some(()));

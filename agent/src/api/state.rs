@@ -86,6 +86,12 @@ pub(super) fn status(agent: &Agent, viewer: &Viewer<'_>) -> Reply {
         },
         connections: agent.connections.load(Ordering::Relaxed),
         listeners: agent.listeners.clone(),
+        audit: match (agent.audit.is_on(), agent.audit.is_failing()) {
+            (false, _) => "off",
+            (true, false) => "ok",
+            (true, true) => "failing",
+        }
+        .to_owned(),
     };
     json(200, &status)
 }

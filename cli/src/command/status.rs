@@ -84,6 +84,12 @@ fn text(status: &StatusReply, color: bool) -> String {
         ],
         vec!["connections".into(), status.connections.to_string()],
     ];
+    if status.audit == "failing" {
+        let state = paint("failing", Paint::Red, color);
+        rows.push(vec!["audit log".into(), format!("{state}: it cannot be written; see the agent's log")]);
+    } else if !status.audit.is_empty() {
+        rows.push(vec!["audit log".into(), printable(&status.audit).into_owned()]);
+    }
     for listener in &status.listeners {
         rows.push(vec!["listener".into(), printable(listener).into_owned()]);
     }

@@ -144,6 +144,14 @@ fn agent(globals: &Globals, findings: &mut Findings) {
             "update the older of the two",
         );
     }
+    if status.audit == "failing" {
+        findings.advise(
+            "audit log",
+            Verdict::Wrong,
+            "the agent cannot write it; where it is required, reads are refused",
+            "make room on its disk, or let the agent write to its directory: it goes on by itself",
+        );
+    }
     for backend in &status.backends {
         back_end(backend, findings);
     }
