@@ -352,7 +352,11 @@ impl House {
         let settings = &self.settings.audit;
         match self.lasting.audit.open_anew(settings) {
             Ok(log) => self.lasting.audit.go_on(log, settings.required),
-            Err(error) => tracing::error!(%error, "the audit log cannot be opened anew: the one before stays in use"),
+            Err(source) => {
+                let error = StartError::audit(&self.settings, source);
+                let hint = error.hint().unwrap_or_default();
+                tracing::error!(%error, hint, "the audit log cannot be opened anew: the one before stays in use");
+            }
         }
     }
 

@@ -36,6 +36,8 @@ pub fn answer_scrape<B>(agent: &Agent, request: &Request<B>, own: SocketAddr) ->
 }
 
 fn scrape<B>(agent: &Agent, request: &Request<B>, own: SocketAddr) -> Result<Reply, ApiError> {
+    // As the client wrote it: an IPv4 address also where a listener on all of IPv6 took it in, and without a zone.
+    let own = SocketAddr::new(own.ip().to_canonical(), own.port());
     let (literal, by_name) = (own.to_string(), format!("localhost:{}", own.port()));
     let is_ours = |host: &[u8]| {
         host == literal.as_bytes() || own.ip().is_loopback() && host.eq_ignore_ascii_case(by_name.as_bytes())

@@ -564,6 +564,7 @@ fn a_scrape_passes_only_by_the_address_it_came_to() {
     assert_eq!(get("127.0.0.1:9464", "LocalHost:9464"), 200);
     assert_eq!(get("[::1]:9464", "[::1]:9464"), 200);
     assert_eq!(get("10.0.0.5:9464", "10.0.0.5:9464"), 200);
+    assert_eq!(get("[::ffff:127.0.0.1]:9464", "127.0.0.1:9464"), 200);
     for host in ["127.0.0.1", "127.0.0.1:80", "localhost", "evil.example:9464", "keyside", ""] {
         assert_eq!(get("127.0.0.1:9464", host), 400, "{host}");
     }
