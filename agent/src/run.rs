@@ -386,7 +386,12 @@ impl House {
         let audit_log =
             self.lasting.audit.open_anew(&settings.audit).map_err(|source| StartError::audit(&settings, source))?;
         let moves = settings.metrics != self.settings.metrics;
-        let scrape = if moves { bind_scrape(&settings)? } else { None };
+        let scrape = match if moves { bind_scrape(&settings) } else { Ok(None) } {
+            Err(StartError::Metrics { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(StartError::RestartNeeded("the port for /metrics"));
+            }
+            bound => bound?,
+        };
         self.adjust(&open, &wanted)?;
 
         // Nothing below can fail.

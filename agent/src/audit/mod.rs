@@ -67,6 +67,8 @@ struct Line<'a> {
     gid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<std::borrow::Cow<'a, str>>,
     grant: &'a str,
     operation: &'a str,
     secrets: &'a [Subject],
@@ -196,6 +198,7 @@ impl Audit {
             uid: peer.uid,
             gid: peer.gid,
             pid: peer.pid,
+            exe: peer.program.exe.as_deref().map(std::path::Path::to_string_lossy),
             grant: &draft.grant,
             operation: draft.operation,
             secrets: &draft.secrets,
@@ -267,7 +270,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.jsonl");
         let audit = audit_on(&path, true);
-        let peer = peer();
+        let exe = Some("/usr/bin/python3".into());
+        let peer = Peer { program: crate::program::Program { exe, cgroup: None }, ..peer() };
         let draft = Draft { operation: "read", secrets: vec![Subject::key("db", "password")], ..Draft::default() };
         assert!(audit.record(&draft, &peer, None, Duration::from_millis(2)));
         assert!(audit.record(&draft, &peer, Some(Code::PeerRefused), Duration::ZERO));
@@ -278,6 +282,7 @@ mod tests {
         assert_eq!((&lines[0]["verdict"], &lines[1]["verdict"]), (&"allow".into(), &"deny".into()));
         assert_eq!(lines[0]["secrets"][0], serde_json::json!({ "secret": "db", "key": "password" }));
         assert!(lines[0].get("pid").is_none());
+        assert_eq!(lines[0]["exe"], "/usr/bin/python3");
         assert_ne!(lines[0]["request"], lines[1]["request"]);
     }
 
