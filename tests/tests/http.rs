@@ -390,6 +390,52 @@ fn a_malformed_body_is_refused_without_quoting_it() {
 }
 
 #[test]
+fn hostile_names_and_shapes_in_bodies_are_refused_in_bounded_time_and_write_nothing() {
+    let home = Home::new();
+    let store = home.planted();
+    let before = std::fs::read(store.file()).unwrap();
+    let agent = home.agent_with(&store.backend("writable = true\nuser = \"default\""));
+    let mut client = agent.client();
+    let long = "x".repeat(256);
+    for name in ["", ".", "..", "a\0", "a\nb", "\u{1b}[2J", "\u{7f}", "\u{85}", long.as_str()] {
+        let create = json!({ "name": name, "values": { "k": "v" } });
+        client.post("/v1/secrets", &create).expect_problem(400, "invalid_request");
+        let rename = json!({ "name": name });
+        client.request("PATCH", "/v1/secrets/canary", &[], Some(&rename)).expect_problem(400, "invalid_request");
+        let reply = client.post("/v1/resolve", &json!({ "secrets": [name] }));
+        assert!([400, 422].contains(&reply.status), "{name:?}: {}", reply.head);
+        let check = json!({ "references": [format!("{{{{{name}.key}}}}")] });
+        let status = client.post("/v1/check", &check).expect(200).json()["results"][0]["status"].clone();
+        assert!([json!("invalid"), json!("secret_missing")].contains(&status), "{name:?}: {status}");
+    }
+    for key in ["", "a\0b"] {
+        let create = json!({ "name": "new", "values": { key: "v" } });
+        client.post("/v1/secrets", &create).expect_problem(400, "invalid_request");
+    }
+    let began = Instant::now();
+    let deep = "[".repeat(500_000);
+    for body in [
+        format!("{{\"references\": {deep}"),
+        format!("{{\"x\": {deep}"),
+        format!("{{\"references\": [{}1]}}", "1e999999,".repeat(1000)),
+        format!("{{\"references\": {}}}", "9".repeat(500_000)),
+        format!("{{\"references\": [\"{}", "\\u0000".repeat(100_000)),
+        "{\"references\": [\"\\ud800\"]}".to_owned(),
+        "{\"references\": [], \"references\": []}".to_owned(),
+        "\u{feff}{\"references\": []}".to_owned(),
+    ] {
+        let length = body.len();
+        let mut client = agent.client();
+        client.send(format!("POST /v1/check HTTP/1.1\r\nHost: keyside\r\nContent-Length: {length}\r\n\r\n{body}"));
+        client.reply().unwrap().expect_problem(400, "invalid_request");
+    }
+    remark(format_args!("hostile bodies were refused within {:?}", began.elapsed()));
+    assert!(began.elapsed() < Duration::from_secs(20));
+    client.value("canary", "value").expect(200);
+    assert!(std::fs::read(store.file()).unwrap() == before, "nothing was written");
+}
+
+#[test]
 fn a_writable_back_end_is_written_to_as_promised() {
     let home = Home::new();
     let agent = home.agent_with(&home.planted().backend("writable = true\nuser = \"default\""));
