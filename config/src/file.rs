@@ -91,8 +91,10 @@ pub(crate) fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<
             return Err(ReadError::Other("others may write to this file; take that away with chmod o-w".to_owned()));
         }
     }
-    // The whole capacity at once: a growing buffer would leave copies of its content behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    // Room for all of it at once, for a growing buffer would leave copies of its content behind; and for no more, since all
+    // of it is wiped, byte by byte. Some file systems (/proc, FUSE) give no size.
+    let size = usize::try_from(status.st_size).ok().filter(|size| (1..=limit).contains(size)).unwrap_or(limit);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 1));
     File::from(opened).take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
         return Err(ReadError::Other(format!("this file is larger than {limit} bytes")));
