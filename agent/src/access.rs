@@ -124,6 +124,16 @@ impl Viewer<'_> {
         self.own_uid
     }
 
+    /// Tells whether the peer may purge and shut down.
+    pub fn may_administer(&self) -> bool {
+        self.everything || self.grants.iter().any(|grant| grant.admin)
+    }
+
+    /// Tells whether the peer may have back-ends asked again: whoever may administer, and the agent's own uid.
+    pub fn may_refresh(&self) -> bool {
+        self.own_uid || self.may_administer()
+    }
+
     /// Tells whether the peer may read at least one key of `name`, whatever its keys are.
     pub fn may_read(&self, name: &str) -> bool {
         self.everything || self.grants.iter().any(|grant| grant.read.iter().any(|pattern| covers(pattern, name)))
@@ -272,6 +282,22 @@ mod tests {
         let viewer = access.viewer(&peer(1000, 1, &[]), HERE).expect("own uid");
         assert!(viewer.is_own_uid() && !viewer.is_granted() && !viewer.may_read("x"));
         assert!(access.viewer(&peer(7, 1, &[]), HERE).is_some_and(|viewer| viewer.may_read("x")));
+    }
+
+    #[test]
+    fn admin_is_a_right_of_its_own_and_the_agents_own_uid_may_always_refresh() {
+        let mut operator = grant("operator", &[8], &[], Vec::new());
+        operator.admin = true;
+        let access = access(1000, vec![grant("a", &[7], &[], vec![pattern("*", None)]), operator]);
+        let rights = |uid| {
+            let viewer = access.viewer(&peer(uid, 1, &[]), HERE).expect("known");
+            (viewer.may_refresh(), viewer.may_administer(), viewer.may_read("x"))
+        };
+        assert_eq!(rights(7), (false, false, true));
+        assert_eq!(rights(8), (true, true, false));
+        assert_eq!(rights(1000), (true, false, false));
+        let alone = super::Access::new(1000, Vec::new(), vec![(HERE.to_owned(), None)]);
+        assert!(alone.viewer(&peer(1000, 1, &[]), HERE).is_some_and(|viewer| viewer.may_administer()));
     }
 
     #[test]

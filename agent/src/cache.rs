@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::arena::Arena;
@@ -25,6 +26,9 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// Absences are remembered apart from values, and never more than this many: unknown names cannot push values out.
 const MOST_ABSENCES: usize = 10_000;
+
+/// Nothing is asked for by itself more often than this, however short its ttl.
+pub(crate) const LEAST_SPAN: Duration = Duration::from_millis(500);
 
 /// What an entry is charged for beside its bytes: the structures around it.
 const ENTRY_OVERHEAD: usize = 512;
@@ -84,8 +88,19 @@ pub struct Key<'a> {
 pub struct Cached {
     /// The secret, in memory of its own.
     pub secret: Held,
-    /// Counts changes over the whole cache, so it never goes back for any secret within one instance.
-    pub revision: u64,
+    revision: AtomicU64,
+}
+
+impl Cached {
+    fn new(secret: Held, revision: u64) -> Self {
+        Self { secret, revision: AtomicU64::new(revision) }
+    }
+
+    /// Counts changes over the whole cache, so it never goes back for any secret within one instance. It is raised when
+    /// this value comes to be resolved in the place of a newer one.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
+    }
 }
 
 /// A value to serve.
@@ -139,6 +154,32 @@ pub enum Recall {
     Absent,
     /// Anything else: [`Cache::look_up`] decides.
     Unknown,
+}
+
+/// What is known of one entry.
+pub enum Glance {
+    /// A value.
+    Held {
+        /// The value.
+        cached: Arc<Cached>,
+        /// When the back-end last confirmed it.
+        confirmed: Tick,
+        /// Too old to be served.
+        expired: bool,
+        /// The last call for it failed.
+        failing: bool,
+        /// No call before this.
+        retry_at: Option<Tick>,
+    },
+    /// The back-end's final word, however long ago: `NotFound` or `Denied`.
+    Absent {
+        /// The word.
+        error: BackendError,
+        /// When it was said.
+        since: Tick,
+    },
+    /// Nothing.
+    Nothing,
 }
 
 /// A call that this reader must start.
@@ -198,10 +239,13 @@ struct Slot {
     failures: u32,
     retry_at: Option<Tick>,
     last_used: u64,
+    /// Read since it was last asked for by itself.
+    wanted: bool,
 }
 
 struct Absence {
     error: BackendError,
+    since: Tick,
     until: Tick,
     forced: Option<Tick>,
 }
@@ -301,6 +345,7 @@ impl<F: Clone> Cache<F> {
             self.entries -= table.slots.len();
             self.bytes -= table.slots.values().map(|slot| slot.charge).sum::<usize>();
             self.absences -= table.absences.len();
+            table.slots.iter().for_each(|(name, slot)| self.raise(name, slot.cached.revision()));
         }
     }
 
@@ -314,6 +359,7 @@ impl<F: Clone> Cache<F> {
             let fresh = freshness == Freshness::Fresh;
             self.uses += 1;
             slot.last_used = self.uses;
+            slot.wanted |= want != Want::Reread;
             let ask = match want {
                 Want::Usual | Want::Confirmed => !fresh,
                 Want::Forced => !fresh || is_due(slot.forced, now),
@@ -370,6 +416,7 @@ impl<F: Clone> Cache<F> {
             }
             self.uses += 1;
             slot.last_used = self.uses;
+            slot.wanted = true;
             self.counters.hits += 1;
             return Recall::Fresh(Hit { cached: Arc::clone(&slot.cached), age, stale: false });
         }
@@ -409,7 +456,7 @@ impl<F: Clone> Cache<F> {
         match result {
             Ok(secret) if !current => {
                 self.revision += 1;
-                let cached = Arc::new(Cached { secret: Held::new(&self.arena, secret), revision: self.revision });
+                let cached = Arc::new(Cached::new(Held::new(&self.arena, secret), self.revision));
                 (Ok(Hit { cached, age: now.since(began), stale: false }), Outcome::Unchanged)
             }
             Ok(secret) => self.store(key, began, now, secret),
@@ -447,9 +494,11 @@ impl<F: Clone> Cache<F> {
         self.forget_absence(key);
         let age = now.since(began);
         let mut forced = None;
+        let mut wanted = true;
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
         if let Some(slot) = table.slots.get_mut(key.name) {
             forced = slot.forced;
+            wanted = slot.wanted;
             slot.failures = 0;
             slot.retry_at = None;
             let known = &slot.cached.secret;
@@ -460,7 +509,7 @@ impl<F: Clone> Cache<F> {
             if known.id() == secret.description.id.as_deref() && known.has_values(&secret.values) {
                 // Touched, not changed: the new version is kept, and to readers it is the same revision.
                 let secret = Held::new(&self.arena, secret);
-                slot.cached = Arc::new(Cached { secret, revision: slot.cached.revision });
+                slot.cached = Arc::new(Cached::new(secret, slot.cached.revision()));
                 slot.confirmed = slot.confirmed.max(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
@@ -472,7 +521,7 @@ impl<F: Clone> Cache<F> {
             Some(cached) => cached,
             None => {
                 self.revision += 1;
-                Arc::new(Cached { secret: Held::new(&self.arena, secret), revision: self.revision })
+                Arc::new(Cached::new(Held::new(&self.arena, secret), self.revision))
             }
         };
         let charge = cached.secret.byte_size() + key.name.len() + ENTRY_OVERHEAD;
@@ -489,6 +538,7 @@ impl<F: Clone> Cache<F> {
                 failures: 0,
                 retry_at: None,
                 last_used: self.uses,
+                wanted,
             };
             self.tables[key.backend][table_index(key.scopes)].slots.insert(key.name.into(), slot);
             self.bytes += charge;
@@ -548,9 +598,22 @@ impl<F: Clone> Cache<F> {
             Some(slot) => {
                 self.bytes -= slot.charge;
                 self.entries -= 1;
+                self.raise(key.name, slot.cached.revision());
                 true
             }
             None => false,
+        }
+    }
+
+    /// Raises what else is held under `name` above `revision`, which readers may have seen: without the entry that had it
+    /// an older one may come to be resolved, from another back-end or for another order of scopes.
+    fn raise(&mut self, name: &str, revision: u64) {
+        for table in self.tables.iter().flatten() {
+            let Some(slot) = table.slots.get(name) else { continue };
+            if slot.cached.revision() < revision {
+                self.revision += 1;
+                slot.cached.revision.store(self.revision, Ordering::Relaxed);
+            }
         }
     }
 
@@ -571,7 +634,7 @@ impl<F: Clone> Cache<F> {
         let until = now.after(self.policies[key.backend].negative_ttl);
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
         let forced = table.absences.get(key.name).and_then(|absence| absence.forced);
-        if table.absences.insert(key.name.into(), Absence { error, until, forced }).is_none() {
+        if table.absences.insert(key.name.into(), Absence { error, since: now, until, forced }).is_none() {
             self.absences += 1;
         }
     }
@@ -592,13 +655,23 @@ impl<F: Clone> Cache<F> {
     }
 
     /// Forgets everything about `name` in `backend`, calls in flight included: what they bring back is older than the
-    /// write that made us forget.
-    pub fn forget(&mut self, backend: usize, name: &str) {
+    /// write that made us forget. Tells whether a value was held.
+    pub fn forget(&mut self, backend: usize, name: &str) -> bool {
+        let mut held = false;
         for scopes in ALL_SCOPES {
             let key = Key { backend, scopes, name };
-            self.remove_slot(key);
+            held |= self.remove_slot(key);
             self.forget_absence(key);
             self.tables[backend][table_index(scopes)].flights.remove(name);
+        }
+        held
+    }
+
+    /// Forgets every absence of `backend`; they cost a call each when they are asked for again.
+    pub fn forget_absences(&mut self, backend: usize) {
+        for table in &mut self.tables[backend] {
+            self.absences -= table.absences.len();
+            table.absences.clear();
         }
     }
 
@@ -655,7 +728,7 @@ impl<F: Clone> Cache<F> {
         let mut agreement = Agreement::Held;
         for (key, revision) in read {
             match self.tables[key.backend][table_index(key.scopes)].slots.get(key.name) {
-                Some(slot) if slot.cached.revision == revision => {}
+                Some(slot) if slot.cached.revision() == revision => {}
                 Some(_) => return Agreement::Replaced,
                 None => agreement = Agreement::Gone,
             }
@@ -673,6 +746,79 @@ impl<F: Clone> Cache<F> {
         (freshness != Freshness::Expired).then(|| Hit { cached: Arc::clone(&slot.cached), age, stale })
     }
 
+    /// Returns what is known of `key`, without counting that as a read.
+    pub fn glance(&self, key: Key<'_>, now: Tick) -> Glance {
+        let policy = self.policies[key.backend];
+        let table = &self.tables[key.backend][table_index(key.scopes)];
+        if let Some(slot) = table.slots.get(key.name) {
+            return Glance::Held {
+                cached: Arc::clone(&slot.cached),
+                confirmed: slot.confirmed,
+                expired: policy.freshness(now.since(slot.confirmed)) == Freshness::Expired,
+                failing: slot.failures > 0,
+                retry_at: slot.retry_at,
+            };
+        }
+        match table.absences.get(key.name) {
+            Some(absence) => Glance::Absent { error: absence.error.clone(), since: absence.since },
+            None => Glance::Nothing,
+        }
+    }
+
+    /// Returns how long a value of `backend` is fresh.
+    pub fn ttl(&self, backend: usize) -> Duration {
+        self.policies[backend].ttl.min(self.policies[backend].max_stale)
+    }
+
+    /// Returns what is past its ttl and was read since it was last asked for by itself, at most `most` of it, and when to
+    /// look again. What is returned counts as asked for.
+    ///
+    /// So that a secret in use is asked for as soon as its ttl is over, and a deleted one is not served once more; what
+    /// nobody reads costs one call and then rests. Nothing is returned where a ttl of zero has every read ask.
+    pub fn overdue(&mut self, backend: usize, now: Tick, most: usize) -> (Vec<(Scopes, String)>, Tick) {
+        let ttl = self.ttl(backend);
+        let span = ttl.max(LEAST_SPAN);
+        let mut next = now.after(span);
+        let mut due = Vec::new();
+        if ttl.is_zero() {
+            return (due, next);
+        }
+        for scopes in ALL_SCOPES {
+            let table = &mut self.tables[backend][table_index(scopes)];
+            for (name, slot) in &mut table.slots {
+                let at = slot.confirmed.after(span).max(slot.retry_at.unwrap_or(slot.confirmed));
+                // One that nobody has read yet may be read before it is due.
+                if at > now || (slot.wanted && due.len() >= most) {
+                    next = next.min(at.max(now));
+                } else if slot.wanted && !table.flights.contains_key(name) {
+                    slot.wanted = false;
+                    due.push((scopes, name.to_string()));
+                }
+            }
+        }
+        (due, next)
+    }
+
+    /// Forgets the absences that a listing contradicts where it tells no more than names.
+    pub fn contradict(&mut self, backend: usize, listing: &[Description]) {
+        for scopes in ALL_SCOPES {
+            let table = &mut self.tables[backend][table_index(scopes)];
+            if table.absences.is_empty() {
+                continue;
+            }
+            let before = table.absences.len();
+            for listed in listing.iter().filter(|listed| scopes.order().contains(&listed.scope)) {
+                table.absences.remove(listed.name.as_str());
+            }
+            self.absences -= before - table.absences.len();
+        }
+    }
+
+    /// Returns when the back-end last confirmed what is held for `key`.
+    pub fn confirmed(&self, key: Key<'_>) -> Option<Tick> {
+        self.tables[key.backend][table_index(key.scopes)].slots.get(key.name).map(|slot| slot.confirmed)
+    }
+
     /// Returns the count of all changes so far: two equal readings mean that nothing changed in between.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -681,6 +827,13 @@ impl<F: Clone> Cache<F> {
     /// Iterates over the names held for `backend`, order not promised.
     pub fn names(&self, backend: usize) -> impl Iterator<Item = &str> {
         self.tables[backend].iter().flat_map(|table| table.slots.keys().map(AsRef::as_ref))
+    }
+
+    /// Iterates over what is held for `backend`, by the scopes it was asked for and its name; order not promised.
+    pub fn held(&self, backend: usize) -> impl Iterator<Item = (Scopes, &str)> {
+        ALL_SCOPES.into_iter().flat_map(move |scopes| {
+            self.tables[backend][table_index(scopes)].slots.keys().map(move |name| (scopes, name.as_ref()))
+        })
     }
 
     /// Returns how readers were answered so far.
@@ -714,7 +867,8 @@ impl<F: Clone> Cache<F> {
         self.bytes
     }
 
-    /// Drops, and so wipes, every value that no reader is being answered from.
+    /// Drops, and so wipes, every value that no reader is being answered from, and every absence. Calls under way still
+    /// answer those who wait for them and store nothing.
     pub fn clear(&mut self) {
         for table in self.tables.iter_mut().flatten() {
             *table = Table::default();
@@ -730,7 +884,7 @@ fn is_due(forced: Option<Tick>, now: Tick) -> bool {
 }
 
 /// Exponential, with full jitter: anything from nothing to the doubled wait.
-fn back_off(failures: u32, spread: f64) -> Duration {
+pub(crate) fn back_off(failures: u32, spread: f64) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_BACK_OFF);
     doubled.mul_f64(spread.clamp(0.0, 1.0))
 }

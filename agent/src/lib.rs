@@ -49,6 +49,7 @@ pub mod serve;
 pub mod shutdown;
 mod sys;
 pub mod timer;
+pub mod watch;
 
 pub use memory::harden;
 pub use reload::Loader;

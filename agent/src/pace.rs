@@ -103,6 +103,23 @@ impl Pace {
         self.enter(WAITING_NEXT);
     }
 
+    /// A write waits for the client to take it.
+    pub fn write_waits(&self) {
+        if !self.is_write_waiting() {
+            self.write_waits.store(now_ms().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The client took something.
+    pub fn write_moved(&self) {
+        self.write_waits.store(0, Ordering::Relaxed);
+    }
+
+    /// Tells whether a write waits for the client.
+    pub fn is_write_waiting(&self) -> bool {
+        self.write_waits.load(Ordering::Relaxed) != 0
+    }
+
     /// Returns how long the connection may go on as it is; zero when a deadline has passed.
     fn remaining(&self) -> Duration {
         self.remaining_at(now_ms())
@@ -159,6 +176,11 @@ impl<S> PacedStream<S> {
     /// Wraps `stream`.
     pub fn new(stream: S, pace: std::sync::Arc<Pace>) -> Self {
         Self { stream, pace, heads: HeadScan::default(), refused: None }
+    }
+
+    /// Gives the stream back.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 use keyside_config::settings::{BackendSettings, OnIdentityFailure, Poll, ScopeOrder, Settings};
 use keyside_protocol::message::BackendState;
 use tokio::sync::{Semaphore, watch};
@@ -18,12 +20,15 @@ use crate::breaker::Breaker;
 use crate::cache::{Agreement, Bounds, Cache, Counters, Hit, Key, Lead, LookUp, Policy, Recall, Want};
 use crate::clock::Tick;
 use crate::metrics::Histogram;
+use crate::watch::Hub;
 
 /// How often a resolve reads again because a value was replaced under it.
 const MOST_GENERATION_TRIES: usize = 5;
 
 /// Secrets whose listing takes a few megabytes: from there on giving memory back is worth its few milliseconds.
 const LARGE_LISTING: usize = 10_000;
+/// How many secrets of a refresh of everything are asked for at the same time; each back-end has its own limit besides.
+const MOST_REFRESHES_AT_ONCE: usize = 32;
 
 /// One back-end as the resolver uses it.
 pub struct Source {
@@ -369,6 +374,7 @@ pub struct Resolver {
 struct Memory {
     cache: Mutex<Cache<Flight>>,
     instance: String,
+    watches: Arc<Hub>,
     /// Once ready, ready until shutdown.
     ready: AtomicBool,
 }
@@ -452,6 +458,7 @@ impl Resolver {
             memory: Arc::new(Memory {
                 cache: Mutex::new(Cache::new(policies, bounds)),
                 instance: random_id(),
+                watches: Arc::default(),
                 ready: AtomicBool::new(false),
             }),
             scopes,
@@ -462,6 +469,11 @@ impl Resolver {
     /// Returns the id of this run of the agent; a new one at every start.
     pub fn instance(&self) -> &str {
         &self.memory.instance
+    }
+
+    /// Returns who watches what.
+    pub fn watches(&self) -> &Arc<Hub> {
+        &self.memory.watches
     }
 
     /// Tells whether change detection runs for a back-end: by default where one query covers all of its secrets.
@@ -548,7 +560,7 @@ impl Resolver {
             let agreement = cache.agreement(
                 secrets
                     .iter()
-                    .map(|(name, found)| (self.key(found.backend, found.scopes, name), found.hit.cached.revision)),
+                    .map(|(name, found)| (self.key(found.backend, found.scopes, name), found.hit.cached.revision())),
             );
             let settled = match agreement {
                 Agreement::Held => true,
@@ -651,7 +663,12 @@ impl Resolver {
             for (scopes, name) in again {
                 self.reread(backend, scopes, name);
             }
+        } else {
+            // Its versions need not be those of a fetch, and it may lack what can be fetched: asking again for all that
+            // differs would be a call a secret, again and again.
+            self.cache().contradict(self.places[backend], &listing);
         }
+        self.tell_watchers(backend, &listing);
         Ok(listing)
     }
 
@@ -695,6 +712,81 @@ impl Resolver {
     /// Forgets everything about `name` in `backend`, after a write.
     pub fn forget(&self, backend: usize, name: &str) {
         self.cache().forget(self.places[backend], name);
+        self.memory.watches.touch(name, true);
+    }
+
+    /// Asks again for `name`, whatever is known of it: in the order of precedence, as far as a reader would have to ask.
+    ///
+    /// Errors: why it was not found; what was known stays as the error's class says.
+    pub async fn refresh(self: &Arc<Self>, name: &str) -> Result<(), BackendError> {
+        for (backend, source) in self.sources.iter().enumerate() {
+            match self.ask_again(backend, self.scopes, name).await {
+                Err(BackendError::NotFound) => {}
+                Err(BackendError::Denied { .. }) if source.denied_means_absent => {}
+                result => return result,
+            }
+        }
+        Err(BackendError::NotFound)
+    }
+
+    /// Makes a call for one entry, or waits for one under way. Errors: the call failed, whatever is still served.
+    async fn ask_again(self: &Arc<Self>, backend: usize, scopes: Scopes, name: &str) -> Result<(), BackendError> {
+        let key = self.key(backend, scopes, name);
+        let before = self.cache().confirmed(key);
+        let (result, _) = self.read(backend, scopes, name, Want::Reread).await;
+        result?;
+        let after = self.cache().confirmed(key);
+        if before.is_some() && before == after {
+            let what = format!("back-end `{}` did not confirm secret `{name}`", self.sources[backend].name);
+            return Err(BackendError::Transient { what, hint: None });
+        }
+        Ok(())
+    }
+
+    /// Lists every back-end that is polled, forgets the absences of the others, and asks again for everything that is held. Returns how
+    /// many entries were asked for, and what failed: names, or (`Err`) whole back-ends.
+    pub async fn refresh_all(self: &Arc<Self>) -> (usize, Vec<(Result<String, usize>, BackendError)>) {
+        let mut failed = Vec::new();
+        let polled: Vec<usize> = (0..self.sources.len()).filter(|backend| self.is_polled(*backend)).collect();
+        let listings = join_all(polled.iter().map(|backend| self.list(*backend))).await;
+        for (backend, listing) in polled.into_iter().zip(listings) {
+            failed.extend(listing.err().map(|error| (Err(backend), error)));
+        }
+        let held: Vec<(usize, Scopes, String)> = {
+            let mut cache = self.cache();
+            // A listing has contradicted what it could, and one that failed is no reason to forget.
+            let unlisted = (0..self.sources.len()).filter(|backend| !self.is_polled(*backend));
+            unlisted.for_each(|backend| cache.forget_absences(self.places[backend]));
+            let of = |(backend, place): (usize, &usize)| {
+                cache.held(*place).map(|(scopes, name)| (backend, scopes, name.to_owned())).collect::<Vec<_>>()
+            };
+            self.places.iter().enumerate().flat_map(of).collect()
+        };
+        let asked = held.len();
+        let again = held.into_iter().map(|(backend, scopes, name)| async move {
+            let result = self.ask_again(backend, scopes, &name).await;
+            (name, result)
+        });
+        let answers: Vec<_> = stream::iter(again).buffer_unordered(MOST_REFRESHES_AT_ONCE).collect().await;
+        // What is gone by now was refreshed too.
+        let errors = answers.into_iter().filter_map(|(name, result)| Some((name, result.err()?)));
+        failed.extend(errors.filter(|(_, error)| !error.is_authoritative()).map(|(name, error)| (Ok(name), error)));
+        (asked, failed)
+    }
+
+    /// Forgets everything about `name` in every back-end, calls under way included. Tells whether a value was held.
+    pub fn purge(&self, name: &str) -> bool {
+        let mut cache = self.cache();
+        // Counted, so that every back-end forgets.
+        self.places.iter().filter(|place| cache.forget(**place, name)).count() > 0
+    }
+
+    /// Forgets everything, calls under way included. Returns how many values were held.
+    pub fn purge_all(&self) -> usize {
+        let mut cache = self.cache();
+        let held = cache.len();
+        cache.clear();
+        held
     }
 
     /// Returns the counters, the number of entries and their bytes.
@@ -802,6 +894,7 @@ impl Call<'_> {
         let (served, outcome) =
             lock(&self.memory.cache).complete(self.key, self.id, began, Tick::now(), random_share(), result);
         tracing::debug!(secret = self.key.name, backend = self.source.name, ?outcome, "back-end call ended");
+        self.memory.watches.touch(self.key.name, false);
         served
     }
 }
@@ -851,5 +944,8 @@ pub fn random_share() -> f64 {
     }
 }
 
+#[cfg(test)]
+mod history;
+mod outlook;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -153,7 +153,7 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
     let (stop_sender, stop) = watch::channel(false);
     let (hang_up, hang_ups) = std::sync::mpsc::channel();
     let signals = Signals::catch().map_err(|source| StartError::System { what: "catch signals", source })?;
-    let signals = tokio::spawn(signals.watch(stop_sender, hang_up));
+    let signals = tokio::spawn(signals.watch(stop_sender.clone(), hang_up));
 
     let capacity = Capacity::raise();
     let handed_over: Vec<_> =
@@ -183,15 +183,22 @@ async fn start(mut settings: Settings, options: RunOptions) -> Result<(), StartE
         connections: Arc::default(),
         started: Tick::now(),
         places,
+        stop: stop_sender,
     };
     let current = Arc::new(Current::new(Arc::new(lasting.agent(Arc::new(resolver), &settings))));
     match options.embedded {
         Some(connection) => {
             drop(hang_ups);
             let stream = UnixStream::from(connection);
-            serve_embedded(Arc::clone(&current), stream, stop)
-                .await
-                .map_err(|source| StartError::System { what: "serve the given connection", source })?;
+            let polls = tokio::spawn(poll_while_watched(
+                Arc::clone(&current),
+                settings.cache.poll_interval,
+                settings.cache.jitter,
+            ));
+            let served = serve_embedded(Arc::clone(&current), stream, stop).await;
+            polls.abort();
+            let _ = polls.await;
+            served.map_err(|source| StartError::System { what: "serve the given connection", source })?;
         }
         None => {
             let timer =
@@ -243,6 +250,7 @@ struct Lasting {
     connections: Arc<AtomicU64>,
     started: Tick,
     places: Places,
+    stop: watch::Sender<bool>,
 }
 
 /// Where the sockets are that no setting places.
@@ -271,6 +279,7 @@ impl Lasting {
             connections: Arc::clone(&self.connections),
             max_cache_bytes: settings.cache.max_bytes,
             metrics: Arc::clone(&self.metrics),
+            stop: self.stop.clone(),
         }
     }
 }
@@ -397,6 +406,7 @@ impl House {
         // Nothing below can fail.
         let agent = self.lasting.agent(heir.enter(), &settings);
         self.current.replace(Arc::new(agent));
+        self.current.agent().resolver.watches().reloaded();
         for gone in open.iter().filter(|open| !wanted.iter().any(|wanted| wanted.path == open.path)) {
             self.hall.close(&gone.path).await;
         }
@@ -439,6 +449,17 @@ impl House {
 fn bind_scrape(settings: &Settings) -> Result<Option<ScrapeListener>, StartError> {
     let bind = |address| ScrapeListener::bind(address).map_err(|source| StartError::Metrics { address, source });
     settings.metrics.listen.map(bind).transpose()
+}
+
+/// A private agent polls for nobody but a client that watches: that one stays.
+async fn poll_while_watched(current: Arc<Current>, interval: Duration, jitter: f64) {
+    let resolver = Arc::clone(&current.agent().resolver);
+    drop(current);
+    resolver.watches().first().await;
+    match Timer::start() {
+        Ok(timer) => refresh::run(resolver, Arc::new(timer), interval, jitter).await,
+        Err(error) => tracing::error!(%error, "changes are not noticed: no thread can be had for waiting"),
+    }
 }
 
 fn poll(current: &Current, timer: &Arc<Timer>, settings: &Settings) -> JoinHandle<()> {

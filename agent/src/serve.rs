@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -21,10 +22,10 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::access::Peer;
-use crate::api::{Connection, Current, answer};
+use crate::api::{Connection, Current, Handover, answer};
 use crate::capacity::Capacity;
 use crate::listen::{ListenError, Listener};
-use crate::metrics::Refusal;
+use crate::metrics::{Metrics, Refusal};
 use crate::pace::{Pace, PacedStream};
 use crate::timer::Timer;
 
@@ -301,8 +302,13 @@ async fn accept(hall: &Hall, socket: &UnixListener, listener: &Mutex<Listener>) 
             },
         };
         let pace = if place.is_ok() { Pace::new() } else { Pace::hurried() };
-        let connection =
-            Connection { peer, listener: Arc::from(&*name), pace: Arc::new(pace), probes_only: place.is_err() };
+        let connection = Connection {
+            peer,
+            listener: Arc::from(&*name),
+            pace: Arc::new(pace),
+            probes_only: place.is_err(),
+            handover: Handover::default(),
+        };
         let served = serve_one(Arc::clone(&hall.current), stream, connection, Arc::clone(&hall.guards));
         tokio::spawn(async move {
             served.await;
@@ -321,8 +327,13 @@ pub async fn serve_embedded(
     let stream = UnixStream::from_std(stream)?;
     let peer = Peer { embedded: true, ..Peer::of(&stream)? };
     let guards = Arc::new(Guards::default());
-    let connection =
-        Connection { peer, listener: Arc::from("embedded"), pace: Arc::new(Pace::new()), probes_only: false };
+    let connection = Connection {
+        peer,
+        listener: Arc::from("embedded"),
+        pace: Arc::new(Pace::new()),
+        probes_only: false,
+        handover: Handover::default(),
+    };
     let mut served = std::pin::pin!(serve_one(current, stream, connection, Arc::clone(&guards)));
     tokio::select! {
         () = &mut served => return Ok(()),
@@ -339,13 +350,44 @@ pub(crate) async fn serve_one(current: Arc<Current>, stream: UnixStream, connect
     let metrics = Arc::clone(&agent.metrics);
     let header = agent.limits.header;
     drop(agent);
-    let embedded = connection.peer.embedded;
-    let pace = Arc::clone(&connection.pace);
     let connection = Arc::new(connection);
-    let service = service_fn(|request| answer(&current, &connection, request).map(Ok::<_, Infallible>));
-    let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
+    // An embedded agent's client is our own parent: it may think between two requests as long as it likes.
+    let watched = guards.watch(Arc::clone(&connection.pace), !connection.peer.embedded);
+    let order = &watched.guarded.order;
+    // Apart from this task: a stream of events that goes on for weeks shall not keep HTTP's room.
+    let socket = Box::pin(serve_requests(current, stream, &connection, header, order, &metrics)).await;
+    if let (Some(socket), Some(mut stream)) = (socket, connection.handover.take()) {
+        watched.guards.handed_over.fetch_add(1, Ordering::Relaxed);
+        std::future::poll_fn(|cx| {
+            order.waker.register(cx.waker());
+            match order.given.load(Ordering::Acquire) {
+                CUT_OFF => {
+                    tracing::debug!("stream closed: its client takes nothing");
+                    metrics.cut_off();
+                    Poll::Ready(())
+                }
+                FINISH => Poll::Ready(()),
+                _ => stream.poll(cx, &socket, &connection),
+            }
+        })
+        .await;
+    }
+}
+
+/// Answers requests until the connection is closed; returns the socket when a stream of events takes it over.
+async fn serve_requests(
+    current: Arc<Current>,
+    stream: UnixStream,
+    connection: &Arc<Connection>,
+    header: u64,
+    order: &Order,
+    metrics: &Metrics,
+) -> Option<UnixStream> {
+    let pace = &connection.pace;
+    let service = service_fn(|request| answer(&current, connection, request).map(Ok::<_, Infallible>));
+    let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(pace)));
     let head_limit = usize::try_from(header).unwrap_or(usize::MAX);
-    let served = http1::Builder::new()
+    let mut served = http1::Builder::new()
         // A client may close its half once it has asked, as `nc -N` does: its answer is due all the same.
         .half_close(true)
         // Head and body are put together by `PacedStream`: hyper would keep a copy of the value.
@@ -355,33 +397,50 @@ pub(crate) async fn serve_one(current: Arc<Current>, stream: UnixStream, connect
         // The library takes no less; a part of a body may stand behind a head in it.
         .max_buf_size(head_limit.max(SMALLEST_BUFFER))
         .serve_connection(stream, service);
-    let mut served = std::pin::pin!(served);
-
-    // An embedded agent's client is our own parent: it may think between two requests as long as it likes.
-    let watched = guards.watch(pace, !embedded);
-    let order = &watched.guarded.order;
     let mut finishing = false;
-    std::future::poll_fn(|cx| {
+    let end = std::future::poll_fn(|cx| {
         order.waker.register(cx.waker());
         match order.given.load(Ordering::Acquire) {
             CUT_OFF => {
                 tracing::debug!("connection closed: a deadline has passed");
                 metrics.cut_off();
-                return Poll::Ready(());
+                return Poll::Ready(End::Closed);
             }
             FINISH if !finishing => {
                 finishing = true;
-                served.as_mut().graceful_shutdown();
+                Pin::new(&mut served).graceful_shutdown();
             }
             _ => {}
         }
-        served.as_mut().poll(cx).map(|result| {
-            if let Err(error) = result {
-                tracing::debug!(%error, "connection ended");
+        match Pin::new(&mut served).poll(cx) {
+            Poll::Ready(result) => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+                Poll::Ready(End::Closed)
             }
-        })
+            // The replies before it must have been taken first.
+            Poll::Pending if connection.handover.is_given() && !pace.is_write_waiting() => Poll::Ready(End::HandedOver),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
+    match end {
+        End::Closed => None,
+        // What the client sent behind its request is dropped with the buffer it was read into.
+        End::HandedOver => Some(served.into_parts().io.into_inner().into_inner()),
+    }
+}
+
+/// New streams whose connections have freed about a megabyte: from there on giving it back is worth its while.
+const MANY_STREAMS: usize = 100;
+
+/// How a connection's requests come to their end.
+enum End {
+    /// It is closed.
+    Closed,
+    /// What is left of it is a stream of events.
+    HandedOver,
 }
 
 // Orders to a connection; 0 is none.
@@ -414,6 +473,8 @@ pub(crate) struct Guards {
     open: Mutex<OpenConnections>,
     opened: Notify,
     emptied: Notify,
+    /// Streams that took a connection over since freed memory was last given back.
+    handed_over: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -502,9 +563,15 @@ impl Guards {
             late.for_each(|guarded| guarded.order.give(CUT_OFF));
             // The table's room tells how many there were, however short they stayed.
             let room = open.guarded.capacity();
-            if room >= CROWD && open.guarded.len() < room / 4 {
+            let left = room >= CROWD && open.guarded.len() < room / 4;
+            if left {
                 open.guarded.shrink_to_fit();
-                drop(open);
+            }
+            drop(open);
+            // A stream needs little of what its connection needed before it.
+            let handed_over = self.handed_over.load(Ordering::Relaxed) >= MANY_STREAMS;
+            if left || handed_over {
+                self.handed_over.store(0, Ordering::Relaxed);
                 crate::sys::give_back_freed_memory();
             }
         }

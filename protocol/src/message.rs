@@ -263,6 +263,65 @@ pub struct WriteReply {
     pub keys: Option<Vec<String>>,
 }
 
+/// `POST /v1/refresh`, `/v1/purge` and `/v1/shutdown`; an empty body is an empty object.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct NamesRequest {
+    /// Only these secrets; everything when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<String>>,
+}
+
+/// The answer to `POST /v1/refresh`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RefreshReply {
+    /// Secrets that were asked for again and answered.
+    pub refreshed: u64,
+    /// What was not, as far as the peer may know of it.
+    pub failed: Vec<RefreshFailure>,
+}
+
+/// What could not be refreshed: a secret, or the listing of a back-end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshFailure {
+    /// The secret's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The back-end that could not be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Why.
+    pub code: Code,
+    /// Whether trying again can help.
+    pub retry: bool,
+}
+
+/// The answer to `POST /v1/purge`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PurgeReply {
+    /// Values that were held and are no more.
+    pub purged: u64,
+}
+
+/// The data of the first event of `GET /v1/watch`, `hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The agent's instance id: revisions of another one cannot be compared with these.
+    pub instance: String,
+    /// Each watched secret that is there, with its revision.
+    pub revisions: BTreeMap<String, u64>,
+}
+
+/// The data of the events `change`, `delete`, `stale` and `fresh` of `GET /v1/watch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchEvent {
+    /// The secret's name.
+    pub secret: String,
+    /// The back-end's version; that of the last value when it is deleted.
+    pub version: String,
+    /// The agent's counter; that of the last value when it is deleted.
+    pub revision: u64,
+}
+
 /// The state of one back-end in `ready` and `status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackendState {
@@ -314,6 +373,9 @@ pub struct StatusReply {
     pub cache: CacheState,
     /// Open connections.
     pub connections: u64,
+    /// Open streams of events among them.
+    #[serde(default)]
+    pub watchers: u64,
     /// Where the agent listens.
     pub listeners: Vec<String>,
     /// The audit log: `off`, `ok`, or `failing` while it cannot be written. Empty from an agent that does not say.

@@ -66,6 +66,8 @@ fn page(agent: &Agent) -> String {
     page.begin(&families::CONNECTIONS);
     page.sample(&[], agent.connections.load(Ordering::Relaxed));
     agent.metrics.write_connections(&mut page);
+    page.begin(&families::WATCHERS);
+    page.sample(&[], agent.resolver.watches().watchers());
     cache(agent, &mut page);
     backends(agent, &mut page);
     agent.metrics.write_reloads(&mut page);

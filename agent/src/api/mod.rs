@@ -1,6 +1,7 @@
 //! The routes of the socket. HTTP serving is known here and nowhere else in the agent; [`respond`] is the only place
 //! where an error becomes a reply. `docs/socket.md` describes every route for users.
 
+mod admin;
 mod listing;
 mod metrics;
 mod read;
@@ -8,11 +9,12 @@ mod request;
 mod resolve;
 pub mod respond;
 mod state;
+mod watch;
 mod write;
 
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use hyper::body::Incoming;
 use keyside_config::settings::LimitSettings;
 use keyside_protocol::code::Code;
 use keyside_protocol::level::ValidationLevel;
+use tokio::sync::watch::Sender;
 
 use crate::access::{Access, Peer};
 use crate::audit::{Audit, Draft};
@@ -33,6 +36,7 @@ use crate::metrics::{Metrics, Route};
 use crate::pace::Pace;
 use crate::resolver::Resolver;
 use respond::ApiError;
+pub use watch::{Handover, WatchStream};
 
 /// A complete reply.
 pub type Reply = Response<Full<Bytes>>;
@@ -63,25 +67,37 @@ pub struct Agent {
     pub max_cache_bytes: u64,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Turned true to stop the agent gracefully.
+    pub stop: Sender<bool>,
 }
 
 /// The agent as it is now; a reload replaces it whole.
-pub struct Current(RwLock<Arc<Agent>>);
+pub struct Current {
+    agent: RwLock<Arc<Agent>>,
+    reloads: AtomicUsize,
+}
 
 impl Current {
     /// Begins with `agent`.
     pub fn new(agent: Arc<Agent>) -> Self {
-        Self(RwLock::new(agent))
+        Self { agent: RwLock::new(agent), reloads: AtomicUsize::new(0) }
     }
 
     /// Returns the agent as it is now.
     pub fn agent(&self) -> Arc<Agent> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.agent.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts `agent` in the place of the one before, which is returned.
     pub fn replace(&self, agent: Arc<Agent>) -> Arc<Agent> {
-        std::mem::replace(&mut self.0.write().unwrap_or_else(PoisonError::into_inner), agent)
+        let before = std::mem::replace(&mut *self.agent.write().unwrap_or_else(PoisonError::into_inner), agent);
+        self.reloads.fetch_add(1, Ordering::Release);
+        before
+    }
+
+    /// Counts the replacements: what was allowed at another count is to be judged anew.
+    pub fn reloads(&self) -> usize {
+        self.reloads.load(Ordering::Acquire)
     }
 }
 
@@ -95,6 +111,8 @@ pub struct Connection {
     pub pace: Arc<Pace>,
     /// Beyond the limit of connections: probes of life are answered, and nothing else.
     pub probes_only: bool,
+    /// Takes the connection from HTTP.
+    pub handover: Handover,
 }
 
 /// A reply that is there, or one that something must be waited for.
@@ -123,13 +141,14 @@ async fn answer_waiting(
     let began = Tick::now();
     let metered = Route::of(request.method(), request.uri().path());
     let mut draft = Draft::default();
-    let outcome = tokio::time::timeout(agent.request_timeout, route(&agent, &connection, request, &mut draft))
-        .await
-        .unwrap_or_else(|_| {
-            Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline")
-                .hint("the back-end is slow or locked: try again, or raise [agent] request_timeout")
-                .retry())
-        });
+    let outcome =
+        tokio::time::timeout(agent.request_timeout, route(&current, &agent, &connection, request, &mut draft))
+            .await
+            .unwrap_or_else(|_| {
+                Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline")
+                    .hint("the back-end is slow or locked: try again, or raise [agent] request_timeout")
+                    .retry())
+            });
     let now = current.agent();
     let outcome = match outcome {
         // What was allowed when the request began may be so no longer; a write has been done, and a probe needs no right.
@@ -151,6 +170,10 @@ async fn answer_waiting(
     // What nobody can account for later does not leave; a write has happened, and its answer must not deny that.
     let outcome = if recorded || draft.write { outcome } else { outcome.and(Err(read::audit_unavailable())) };
     agent.metrics.answered(metered, outcome.as_ref().err().map(|error| error.code), took);
+    if connection.handover.settle(outcome.is_ok()) {
+        // The stream is the reply: HTTP is not told of any.
+        return std::future::pending().await;
+    }
     let mut reply = outcome.unwrap_or_else(respond::problem);
     if connection.probes_only {
         // One answer, and the place is free for the next.
@@ -161,8 +184,9 @@ async fn answer_waiting(
 }
 
 async fn route(
+    current: &Arc<Current>,
     agent: &Arc<Agent>,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     request: Request<Incoming>,
     draft: &mut Draft,
 ) -> Result<Reply, ApiError> {
@@ -199,11 +223,15 @@ async fn route(
     if path == "/metrics" {
         return metrics::metrics(agent, &request);
     }
-    if !viewer.is_granted() {
-        return Err(refuse_peer(agent, connection, draft));
-    }
     if agent.audit.is_on() {
         draft.grant = viewer.grant_names();
+    }
+    if path == "/v1/refresh" {
+        only(&request, &[Method::POST])?;
+        return admin::refresh(agent, connection, &viewer, request, draft).await;
+    }
+    if !viewer.is_granted() {
+        return Err(refuse_peer(agent, connection, draft));
     }
     let secret_path = path.strip_prefix("/v1/secrets").filter(|rest| rest.is_empty() || rest.starts_with('/'));
     if let Some(rest) = secret_path {
@@ -244,8 +272,17 @@ async fn route(
             only(&request, &[Method::POST])?;
             state::check(agent, connection, &viewer, request, draft).await
         }
-        "/v1/watch" | "/v1/refresh" | "/v1/purge" | "/v1/shutdown" => {
-            Err(ApiError::new(Code::NotFound, format!("`{path}` is not in this version of the agent yet")))
+        "/v1/purge" => {
+            only(&request, &[Method::POST])?;
+            admin::purge(agent, connection, &viewer, request, draft).await
+        }
+        "/v1/shutdown" => {
+            only(&request, &[Method::POST])?;
+            admin::shutdown(agent, connection, &viewer, request, draft).await
+        }
+        "/v1/watch" => {
+            only(&request, &[Method::GET])?;
+            watch::open(current, agent, connection, &viewer, &request, draft).await
         }
         _ => Err(ApiError::new(Code::NotFound, "no such route").hint("docs/socket.md lists the routes")),
     }

@@ -38,7 +38,7 @@ pub(super) async fn secret(
     }
     let found = find(agent, viewer, name, selection, want(request.headers()), draft, || Subject::secret(name)).await?;
     let cached = &found.hit.cached;
-    let etag = etag(agent.resolver.instance(), cached.revision);
+    let etag = etag(agent.resolver.instance(), cached.revision());
     if matches_etag(request.headers(), &etag) {
         return Ok(not_modified(etag));
     }
@@ -93,7 +93,7 @@ pub(super) async fn value(
             None => error.hint(format!("`keyside secret get {name}` shows its keys")),
         });
     };
-    let etag = etag(agent.resolver.instance(), cached.revision);
+    let etag = etag(agent.resolver.instance(), cached.revision());
     if matches_etag(request.headers(), &etag) {
         return Ok(not_modified(etag));
     }
@@ -133,7 +133,7 @@ fn value_reply(agent: &Agent, hit: &Hit, position: usize) -> Reply {
     headers.clone_from(VALUE_HEADERS.get_or_init(value_headers));
     for (name, value) in headers.iter_mut() {
         if *name == ETAG {
-            *value = etag(agent.resolver.instance(), hit.cached.revision);
+            *value = etag(agent.resolver.instance(), hit.cached.revision());
         } else if *name == KEYSIDE_VERSION {
             *value = header_text(hit.cached.secret.version());
         } else if *name == KEYSIDE_STALE && hit.stale {
@@ -282,8 +282,12 @@ fn header_text(text: &str) -> HeaderValue {
 pub(super) fn push_state(body: &mut SecretBuffer, hit: &Hit) {
     body.push(b"\"version\":");
     push_string(body, hit.cached.secret.version());
-    let state =
-        format!(",\"revision\":{},\"stale\":{},\"age_seconds\":{}", hit.cached.revision, hit.stale, hit.age.as_secs());
+    let state = format!(
+        ",\"revision\":{},\"stale\":{},\"age_seconds\":{}",
+        hit.cached.revision(),
+        hit.stale,
+        hit.age.as_secs()
+    );
     body.push(state.as_bytes());
 }
 

@@ -221,7 +221,20 @@ pub(super) async fn json<T: DeserializeOwned>(
     limit: u64,
     pace: &Pace,
 ) -> Result<T, ApiError> {
+    parse(&body(request, limit, pace).await?)
+}
+
+/// Reads the body as [`json`] does; none at all stands for an empty object.
+pub(super) async fn optional_json<T: DeserializeOwned + Default>(
+    request: Request<Incoming>,
+    limit: u64,
+    pace: &Pace,
+) -> Result<T, ApiError> {
     let bytes = body(request, limit, pace).await?;
+    if bytes.is_empty() { Ok(T::default()) } else { parse(&bytes) }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &SecretBuffer) -> Result<T, ApiError> {
     // expose: looked at, and parsed into values that are wiped themselves.
     if bytes.expose().trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         // serde would take a list of the fields in their order for the object.

@@ -85,6 +85,7 @@ pub(super) fn status(agent: &Agent, viewer: &Viewer<'_>) -> Reply {
             names,
         },
         connections: agent.connections.load(Ordering::Relaxed),
+        watchers: agent.resolver.watches().watchers() as u64,
         listeners: agent.listeners.clone(),
         audit: match (agent.audit.is_on(), agent.audit.is_failing()) {
             (false, _) => "off",

@@ -12,6 +12,9 @@ use crate::cache::Bounds;
 use crate::resolver::Source;
 use crate::resolver::tests::{options, policy};
 
+mod admin;
+mod watch;
+
 const OWN_UID: u32 = 7;
 
 struct Setting {
@@ -60,6 +63,7 @@ fn setting_with_audit(
         connections: Arc::default(),
         max_cache_bytes: 1 << 20,
         metrics: Arc::default(),
+        stop: tokio::sync::watch::channel(false).0,
     });
     Setting { current: Arc::new(Current::new(Arc::clone(&agent))), agent }
 }
@@ -101,17 +105,24 @@ impl Answer {
     }
 }
 
+/// A connection that `uid` has opened.
+fn connection(uid: u32) -> Connection {
+    let peer = Peer { uid, gid: uid, pid: None, groups: Vec::new(), program: Default::default(), embedded: false };
+    Connection {
+        peer,
+        listener: "agent".into(),
+        pace: Arc::default(),
+        probes_only: false,
+        handover: Handover::default(),
+    }
+}
+
 impl Setting {
     /// Sends `bytes` as `uid` and reads everything until the agent closes.
     async fn raw(&self, uid: u32, bytes: &[u8]) -> Vec<u8> {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let peer = Peer { uid, gid: uid, pid: None, groups: Vec::new(), program: Default::default(), embedded: false };
-        let serving = tokio::spawn(crate::serve::serve_one(
-            Arc::clone(&self.current),
-            theirs,
-            Connection { peer, listener: "agent".into(), pace: Arc::default(), probes_only: false },
-            Arc::default(),
-        ));
+        let serving =
+            tokio::spawn(crate::serve::serve_one(Arc::clone(&self.current), theirs, connection(uid), Arc::default()));
         let (mut read, mut write) = ours.into_split();
         write.write_all(bytes).await.expect("taken");
         drop(write);
@@ -236,7 +247,7 @@ async fn what_cannot_be_right_is_refused_with_its_code() {
     for (method, target, body, status, code) in [
         ("GET", "/v1/nothing", "", 404, "not_found"),
         ("GET", "/v1/secrets/a/b/c", "", 404, "not_found"),
-        ("GET", "/v1/watch", "", 404, "not_found"),
+        ("GET", "/v1/watch", "", 400, "invalid_request"),
         ("PUT", "/v1/secrets/db", "", 405, "method_not_allowed"),
         ("GET", "/v1/resolve", "", 405, "method_not_allowed"),
         ("GET", "/v1/secrets/db?x=1", "", 400, "invalid_request"),
@@ -485,12 +496,10 @@ async fn every_decision_about_a_secret_is_audited_without_its_value() {
 async fn a_client_that_stops_in_its_body_hinders_nobody() {
     let setting = setting(&[("store", &store(), false)], Vec::new());
     let (ours, theirs) = UnixStream::pair().expect("a pair");
-    let peer =
-        Peer { uid: OWN_UID, gid: 1, pid: None, groups: Vec::new(), program: Default::default(), embedded: false };
     let serving = tokio::spawn(crate::serve::serve_one(
         Arc::clone(&setting.current),
         theirs,
-        Connection { peer, listener: "agent".into(), pace: Arc::default(), probes_only: false },
+        connection(OWN_UID),
         Arc::default(),
     ));
     let (_read, mut write) = ours.into_split();

@@ -226,7 +226,7 @@ async fn precondition(
         BackendError::NotFound => changed(name),
         _ => ApiError::from_miss(&agent.resolver, name, &miss, None),
     })?;
-    let etag = etag(agent.resolver.instance(), found.hit.cached.revision);
+    let etag = etag(agent.resolver.instance(), found.hit.cached.revision());
     if found.hit.stale || !if_match.iter().any(|value| lists_etag(value, &etag)) {
         return Err(changed(name));
     }

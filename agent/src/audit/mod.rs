@@ -19,7 +19,8 @@ use writer::Queue;
 /// What a request turns out to be about, filled in while it is answered.
 #[derive(Debug, Default)]
 pub struct Draft {
-    /// `read`, `list`, `resolve`, `check`, `create`, `update`, `delete`, `connect`; empty for probes.
+    /// `read`, `list`, `resolve`, `check`, `watch`, `create`, `update`, `delete`, `refresh`, `purge`, `shutdown`,
+    /// `connect`; empty for probes.
     pub operation: &'static str,
     /// The grants that matched.
     pub grant: String,

@@ -29,11 +29,11 @@ fn key(name: &str) -> Key<'_> {
 fn a_new_version_with_the_same_values_is_no_change() {
     let mut cache = cache();
     fill(&mut cache, "a", at(0), "v1");
-    let before = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision);
+    let before = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision());
     let touched = Secret { description: description("a", "v2"), ..secret("a", "v1") };
     let (served, outcome) = answer(&mut cache, "a", at(60), Want::Usual, Ok(touched));
     assert_eq!(outcome, Outcome::Confirmed);
-    assert_eq!(served.ok().map(|hit| hit.cached.revision), before);
+    assert_eq!(served.ok().map(|hit| hit.cached.revision()), before);
     assert!(cache.compare(0, &[description("a", "v2")], at(60)).is_empty(), "the new version is known");
 }
 
@@ -185,7 +185,7 @@ fn the_same_version_is_a_confirmation_and_another_one_a_new_revision() {
     assert_eq!(looks(&mut cache, "a", at(119), Want::Usual), "fresh");
     let (second, outcome) = answer(&mut cache, "a", at(120), Want::Usual, Ok(secret("a", "v2")));
     assert_eq!(outcome, Outcome::Changed);
-    let revision = |hit: Result<Hit, BackendError>| hit.map(|hit| hit.cached.revision).unwrap_or_default();
+    let revision = |hit: Result<Hit, BackendError>| hit.map(|hit| hit.cached.revision()).unwrap_or_default();
     assert!(revision(second) > revision(first));
 }
 
@@ -193,10 +193,10 @@ fn the_same_version_is_a_confirmation_and_another_one_a_new_revision() {
 fn a_secret_that_was_deleted_and_made_again_does_not_go_back_in_revision() {
     let mut cache = cache();
     fill(&mut cache, "a", at(0), "v1");
-    let before = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision);
+    let before = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision());
     let _ = answer(&mut cache, "a", at(60), Want::Usual, Err(BackendError::NotFound));
     let (again, _) = answer(&mut cache, "a", at(71), Want::Usual, Ok(secret("a", "v1")));
-    assert!(again.ok().map(|hit| hit.cached.revision) > before);
+    assert!(again.ok().map(|hit| hit.cached.revision()) > before);
 }
 
 #[test]
@@ -304,12 +304,12 @@ fn an_entry_answers_only_for_the_scopes_it_was_read_in() {
 fn one_version_of_a_secret_has_one_revision_whatever_scopes_it_was_asked_for_in() {
     let mut cache = cache();
     fill(&mut cache, "a", at(0), "v1");
-    let first = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision);
+    let first = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision());
     let public = Key { scopes: Scopes::PublicOnly, ..key("a") };
     let fetch = |cache: &mut Cache<u32>, key: Key<'_>, now: Tick, version: &str| {
         let LookUp::Lead(lead) = cache.look_up(key, now, Want::Reread, || 1) else { panic!("to be asked") };
         let (served, _) = cache.complete(key, lead.id, lead.began, now, 1.0, Ok(secret("a", version)));
-        served.ok().map(|hit| hit.cached.revision)
+        served.ok().map(|hit| hit.cached.revision())
     };
     assert_eq!(fetch(&mut cache, public, at(1), "v1"), first);
     let second = fetch(&mut cache, public, at(2), "v2");
@@ -323,7 +323,7 @@ fn one_version_of_a_secret_has_one_revision_whatever_scopes_it_was_asked_for_in(
 fn values_read_one_after_another_agree_only_if_none_was_replaced() {
     let mut cache = cache();
     fill(&mut cache, "a", at(0), "v1");
-    let revision = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision).unwrap_or_default();
+    let revision = cache.peek(key("a"), at(0)).map(|hit| hit.cached.revision()).unwrap_or_default();
     let agreement = |cache: &Cache<u32>| cache.agreement([(key("a"), revision)].into_iter());
     assert_eq!(agreement(&cache), Agreement::Held);
     let _ = answer(&mut cache, "a", at(60), Want::Usual, Ok(secret("a", "v2")));
@@ -532,7 +532,7 @@ fn check_hit(hit: &Hit, held: Option<(String, u64)>, now: u64) -> Result<(), Tes
 }
 
 fn track(last: &mut BTreeMap<usize, u64>, name: usize, hit: &Hit) -> Result<(), TestCaseError> {
-    let revision = hit.cached.revision;
+    let revision = hit.cached.revision();
     let before = last.insert(name, revision).unwrap_or_default();
     prop_assert!(revision >= before, "revisions never go back");
     Ok(())

@@ -37,6 +37,7 @@ families! {
     CONNECTIONS_OPENED = counter("keyside_connections_opened_total", [], "Connections served on the sockets.");
     CONNECTIONS_REFUSED = counter("keyside_connections_refused_total", ["reason"], "Connections beyond a limit: closed (`limit`), answered for probes alone (`probes_only`), or one too many for the metrics listener (`metrics_limit`).");
     CONNECTIONS_CUT_OFF = counter("keyside_connections_cut_off_total", [], "Connections closed because they broke a deadline or outlived the grace.");
+    WATCHERS = gauge("keyside_watchers", [], "Open streams of events; they count as connections too.");
     CACHE_READS = counter("keyside_cache_reads_total", ["outcome"], "Reads answered from memory fresh (`hit`) or stale (`stale`), or by a back-end (`miss`).");
     CACHE_JOINS = counter("keyside_cache_joins_total", [], "Misses that waited for a call already under way.");
     CACHE_ENTRIES = gauge("keyside_cache_entries", [], "Secrets held in memory.");
