@@ -12,7 +12,7 @@ use keyside_protocol::units::Span;
 use crate::exit::Failure;
 
 /// Words of the interface that answer with a clear refusal until they are built.
-const LATER: [&str; 7] = ["stack", "manager", "watch", "plugin", "purge", "completions", "man"];
+const LATER: [&str; 5] = ["stack", "manager", "plugin", "completions", "man"];
 
 /// Global options that take a value, for finding the command word behind them.
 const WITH_VALUE: [&str; 6] = ["--config", "--socket", "--log-format", "--color", "--agent-uid", "--agent"];
@@ -194,6 +194,26 @@ Examples:
     /// Say whether the agent lives: exit code 0 or 69
     #[command(after_help = "Example:\n  keyside health")]
     Health,
+    /// Print a line for each change of a secret, as it happens
+    ///
+    /// A line is an event (change, delete, stale, fresh), a name and the agent's revision; never a value. When the agent
+    /// goes away it is tried again, and what changed meanwhile is told; after a restart of the agent everything counts as
+    /// changed.
+    #[command(after_help = "\
+Examples:
+  keyside watch db mlflow_secret
+  keyside watch db --format json | while read -r line; do ./reload.sh; done
+
+Exit code: 69 when no agent can be reached at first; 1 when a name is not there for you; 77 refused.")]
+    Watch(WatchArgs),
+    /// Have the agent forget secrets now: all of them, or those named
+    #[command(after_help = "\
+Examples:
+  keyside purge                           everything
+  keyside purge db mlflow_secret
+
+Needs `admin = true` in a grant; without any grant the agent's own user may.")]
+    Purge(PurgeArgs),
 }
 
 /// `quickstart`.
@@ -335,6 +355,34 @@ pub struct ReadyArgs {
     pub wait: Span,
 }
 
+/// `watch`.
+#[derive(Args, Debug)]
+pub struct WatchArgs {
+    /// The secrets
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// How to print
+    #[arg(long, default_value = "text")]
+    pub format: WatchFormat,
+}
+
+/// `watch --format`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `purge`.
+#[derive(Args, Debug)]
+pub struct PurgeArgs {
+    /// Only these secrets
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
 /// What the arguments ask for.
 #[derive(Debug)]
 pub enum Parsed {
@@ -441,7 +489,8 @@ fn explain(error: &clap::Error, args: &[OsString], color: bool) -> Result<Parsed
     let what = paragraphs.next().unwrap_or_default();
     let what = what.strip_prefix("error: ").unwrap_or(what);
     let what = what.split_whitespace().collect::<Vec<_>>().join(" ").replace('\'', "`");
-    let what = what.strip_suffix('.').unwrap_or(&what).to_owned();
+    // An argument that may be repeated ends in three.
+    let what = what.trim_end_matches('.').to_owned();
     let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
     let hint = misplaced_global(error)
         .or_else(|| tip.map(|tip| tip.lines().next().unwrap_or_default().replace('\'', "`")))

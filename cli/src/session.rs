@@ -10,6 +10,7 @@ use keyside_exec_wrapper::client::{ClientError, Reply, encode_segment};
 use keyside_exec_wrapper::connect::{self, ConnectError, Connection};
 use keyside_exec_wrapper::profile;
 use keyside_exec_wrapper::socket::{Located, locate};
+use keyside_exec_wrapper::stream::Lines;
 use keyside_exec_wrapper::{AgentMode, Globals as WrapperGlobals};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -68,14 +69,7 @@ impl Session {
     /// Errors: no answer (69), or the agent's problem.
     pub fn request(&mut self, doing: &str, method: &str, target: &str, body: Option<&[u8]>) -> Result<Reply, Failure> {
         let reply = self.send(doing, method, target, &[], body)?;
-        match reply.problem() {
-            Some(problem) => Err(of_problem(doing, problem)),
-            None if (200..300).contains(&reply.status) => Ok(reply),
-            None => {
-                Err(Failure::new(Exit::Unavailable, format!("cannot {doing}: the agent answered {}", reply.status))
-                    .hint("is it a Keyside agent?"))
-            }
-        }
+        if (200..300).contains(&reply.status) { Ok(reply) } else { Err(refused(doing, &reply)) }
     }
 
     /// Sends one request and reads its successful reply as JSON.
@@ -90,6 +84,17 @@ impl Session {
     ) -> Result<T, Failure> {
         let reply = self.request(doing, method, target, body)?;
         serde_json::from_slice(reply.body()).map_err(|error| unreadable(doing, &error))
+    }
+
+    /// Asks for a stream of events and returns its lines.
+    ///
+    /// Errors: no answer (69), or the agent's problem.
+    pub fn stream(mut self, doing: &str, target: &str) -> Result<Lines, Failure> {
+        let connection = self.connection.take().expect("a session is used before its end");
+        match connection.into_client().stream(target, REQUEST).map_err(|error| no_answer(doing, &error))? {
+            Ok(lines) => Ok(lines),
+            Err(reply) => Err(refused(doing, &reply)),
+        }
     }
 
     /// Closes the connection; a private agent is ended and reaped.
@@ -240,6 +245,15 @@ fn no_connection(error: &ConnectError) -> Failure {
     let mut failure = Failure::new(exit, printable(&error.to_string()));
     failure.hint = error.hint();
     failure
+}
+
+/// A reply that is no success.
+fn refused(doing: &str, reply: &Reply) -> Failure {
+    match reply.problem() {
+        Some(problem) => of_problem(doing, problem),
+        None => Failure::new(Exit::Unavailable, format!("cannot {doing}: the agent answered {}", reply.status))
+            .hint("is it a Keyside agent?"),
+    }
 }
 
 fn no_answer(doing: &str, error: &ClientError) -> Failure {

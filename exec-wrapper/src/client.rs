@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::stream::Lines;
 use crate::sys;
 
 /// The uid that the kernel shows for anybody without a mapping: it says nothing about who that is.
@@ -169,6 +170,49 @@ impl Client {
         deadline: Duration,
     ) -> Result<Reply, ClientError> {
         let until = Until { at: Instant::now() + deadline, span: deadline };
+        match self.ask(method, target, headers, body, until) {
+            // The server may have answered and closed before it read everything (a 413, say): look for that answer.
+            Err(ClientError::Broken(Errno::PIPE | Errno::CONNRESET)) => {
+                self.read_reply(method, until).map_err(|error| match error {
+                    ClientError::Broken(_) => ClientError::Closed,
+                    other => other,
+                })
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.read_reply(method, until),
+        }
+    }
+
+    pub(crate) fn open_stream(
+        self,
+        target: &str,
+        at: Instant,
+        span: Duration,
+    ) -> Result<Result<Lines, Reply>, ClientError> {
+        let until = Until { at, span };
+        self.ask("GET", target, &[("accept", "text/event-stream")], None, until)?;
+        let (head, length, received) = self.read_head(until)?;
+        if head.status == 200 {
+            // expose: events hold no values.
+            let rest = received.expose()[length..].to_vec();
+            return Ok(Ok(Lines::new(self, rest)));
+        }
+        self.read_body("GET", head, length, received, until).map(Err)
+    }
+
+    pub(crate) fn socket(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Sends one request.
+    fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+        until: Until,
+    ) -> Result<(), ClientError> {
         let mut head = String::with_capacity(160);
         let _ = write!(head, "{method} {target} HTTP/1.1\r\nhost: keyside\r\n");
         for (name, value) in headers {
@@ -187,17 +231,7 @@ impl Client {
         request.push(head.as_bytes());
         request.push(body);
         // expose: into the agent's socket.
-        match self.write_all(request.expose(), until) {
-            // The server may have answered and closed before it read everything (a 413, say): look for that answer.
-            Err(ClientError::Broken(Errno::PIPE | Errno::CONNRESET)) => {
-                self.read_reply(method, until).map_err(|error| match error {
-                    ClientError::Broken(_) => ClientError::Closed,
-                    other => other,
-                })
-            }
-            Err(error) => Err(error),
-            Ok(()) => self.read_reply(method, until),
-        }
+        self.write_all(request.expose(), until)
     }
 
     fn write_all(&self, mut bytes: &[u8], until: Until) -> Result<(), ClientError> {
@@ -226,9 +260,15 @@ impl Client {
     }
 
     fn read_reply(&self, method: &str, until: Until) -> Result<Reply, ClientError> {
+        let (head, head_length, received) = self.read_head(until)?;
+        self.read_body(method, head, head_length, received, until)
+    }
+
+    /// Reads as far as the end of the head; returns what was received with the head's length.
+    fn read_head(&self, until: Until) -> Result<(Head, usize, SecretBuffer), ClientError> {
         let mut first = zeroize::Zeroizing::new([0_u8; 4096]);
         let mut received = SecretBuffer::with_capacity(first.len());
-        let (head, head_length) = loop {
+        loop {
             let read = self.read_some(&mut first[..], until)?;
             if read == 0 {
                 return Err(ClientError::Closed);
@@ -238,7 +278,7 @@ impl Client {
             if let Some(parsed) = parse_head(received.expose())? {
                 // An interim reply says nothing yet.
                 if parsed.0.status >= 200 {
-                    break parsed;
+                    return Ok((parsed.0, parsed.1, received));
                 }
                 let mut rest = SecretBuffer::with_capacity(first.len());
                 // expose: into another wiped buffer.
@@ -246,13 +286,24 @@ impl Client {
                 received = rest;
                 // expose: as above.
                 if let Some(parsed) = parse_head(received.expose())? {
-                    break parsed;
+                    return Ok((parsed.0, parsed.1, received));
                 }
             }
             if received.len() > MAX_HEAD {
                 return Err(ClientError::Malformed("its head is too long"));
             }
-        };
+        }
+    }
+
+    fn read_body(
+        &self,
+        method: &str,
+        head: Head,
+        head_length: usize,
+        received: SecretBuffer,
+        until: Until,
+    ) -> Result<Reply, ClientError> {
+        let mut first = zeroize::Zeroizing::new([0_u8; 4096]);
         let length = match (head.status, method) {
             (204 | 304, _) | (_, "HEAD") => Some(0),
             _ => head.content_length()?,

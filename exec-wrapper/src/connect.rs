@@ -84,6 +84,11 @@ impl Connection {
         &mut self.client
     }
 
+    /// Returns the client alone. A private agent ends when it is dropped, and is nobody's to wait for.
+    pub fn into_client(self) -> Client {
+        self.client
+    }
+
     /// Tells whether the agent behind it is our own private one.
     pub fn is_embedded(&self) -> bool {
         self.embedded.is_some()

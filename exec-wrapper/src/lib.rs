@@ -4,7 +4,8 @@
 //!
 //! * [`args`](self): the command line as written; `profile`: the configuration as written; `plan`: both as meant.
 //! * `environment`: the inherited block, read; `dotenv`, `text`: templates from files and of any bytes.
-//! * [`socket`], [`connect`], [`client`]: where the agent is, a connection to it, one request over it.
+//! * [`socket`], [`connect`], [`client`], [`stream`]: where the agent is, a connection to it, one request over it, or
+//!   lines as they come.
 //! * `resolve`: one request for everything; `preview`: `--dry-run` and `--check-only`.
 //! * `files`, `cleaner`: where the step's files are, and who removes a directory; `deny`, `limits`: what is refused.
 //! * `inject`: values into the block and the files; `launch`: this process becomes the command.
@@ -30,6 +31,7 @@ pub mod profile;
 mod report;
 mod resolve;
 pub mod socket;
+pub mod stream;
 mod sys;
 mod text;
 

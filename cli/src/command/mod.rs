@@ -7,10 +7,12 @@ mod doctor;
 mod exec;
 mod get;
 mod health;
+mod purge;
 mod quickstart;
 mod ready;
 mod secret;
 mod status;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ pub(crate) fn run(cli: &Cli, globals: &Globals, rest: Vec<OsString>) -> Result<E
         Command::Doctor(args) => doctor::run(globals, args),
         Command::Ready(args) => ready::run(globals, args),
         Command::Health => health::run(globals),
+        Command::Watch(args) => watch::run(globals, args),
+        Command::Purge(args) => purge::run(globals, args),
     };
     exit.map(|exit| exit.code().into())
 }

@@ -82,7 +82,7 @@ fn text(status: &StatusReply, color: bool) -> String {
                 cache.backend_calls
             ),
         ],
-        vec!["connections".into(), status.connections.to_string()],
+        vec!["connections".into(), format!("{}, of which {} watch", status.connections, status.watchers)],
     ];
     if status.audit == "failing" {
         let state = paint("failing", Paint::Red, color);
