@@ -192,6 +192,11 @@ impl Running<'_> {
         content(&mut self.stdout)
     }
 
+    /// Returns what it has said on stderr so far.
+    pub fn stderr_so_far(&mut self) -> String {
+        String::from_utf8_lossy(&content(&mut self.stderr)).into_owned()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         send(&self.child, signal);

@@ -199,6 +199,51 @@ impl Client<'_> {
         Some(reply)
     }
 
+    /// Asks for a stream of events and returns its first one's data, the hello.
+    pub fn watch(&mut self, query: &str) -> Value {
+        self.send(format!("GET /v1/watch?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let reply = self.reply().expect("a reply").expect(200);
+        assert_eq!(reply.header("content-type"), Some("text/event-stream"), "{}", reply.head);
+        let (event, hello) = self.event().expect("a hello");
+        assert_eq!(event, "hello");
+        hello
+    }
+
+    /// Reads the next event of a stream: its name and its data; none at the end of the stream.
+    pub fn event(&mut self) -> Option<(String, Value)> {
+        loop {
+            let end = loop {
+                match self.received.windows(2).position(|window| window == b"\n\n") {
+                    Some(at) => break at + 2,
+                    None if self.read() => {}
+                    None => return None,
+                }
+            };
+            let block = String::from_utf8(self.received.drain(..end).collect()).expect("events are text");
+            if let Some(home) = self.home {
+                home.record("an event", block.clone());
+            }
+            let part = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            if let (Some(event), Some(data)) = (part("event: "), part("data: ")) {
+                return Some((event, serde_json::from_str(&data).expect("JSON")));
+            }
+            assert!(block.starts_with(':'), "neither an event nor a comment: {block}");
+        }
+    }
+
+    /// Closes the half that the client speaks on.
+    pub fn close_sending(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    }
+
+    /// Reads the next event of a stream as `event name`.
+    pub fn told(&mut self) -> String {
+        match self.event() {
+            Some((event, data)) => format!("{event} {}", data["secret"].as_str().unwrap_or_default()),
+            None => "end".to_owned(),
+        }
+    }
+
     /// Tells whether the server closes the connection without another byte.
     pub fn is_closed(&mut self) -> bool {
         self.received.is_empty() && !self.read()
