@@ -165,10 +165,6 @@ print(json.dumps({"references": {str(n): "{{secret-%d.password}}" % n for n in r
     # The last, since a crowd changes what a server keeps; on an agent that has met none.
     start_agent crowd 1000
     idle='/v1/watch?secret=secret-0'
-    if ! "$bench" crowd --json --count 1 --rounds 1 --seconds 0.1 "${one[@]/agent.sock/crowd.sock}" --idle "$idle" >/dev/null; then
-        printf 'bench/run.sh: this agent has no watchers; measuring idle connections that have read one value\n' >&2
-        idle=${path/\{n\}/0}
-    fi
     crowd=(crowd --label crowd --json --pin "$cpu" --count 5000 --rounds 7 --seconds 0.5)
     "$bench" "${crowd[@]}" "${hyper[@]}" --keys 1 --idle /
     "$bench" "${crowd[@]}" "${one[@]/agent.sock/crowd.sock}" --idle "$idle"

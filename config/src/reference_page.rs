@@ -74,8 +74,9 @@ const SECTIONS: &[Section] = &[
             Row(
                 "poll",
                 "",
-                "Looks for changes where one query covers all secrets (`\"auto\"`), everywhere (`\"on\"`), or never \
-                 (`\"off\"`)",
+                "Looks for changes where one query covers all secrets (`\"auto\"`), never (`\"off\"`), or also where a \
+                 listing tells only of secrets that came and went (`\"on\"`); what no listing covers is asked for at \
+                 its ttl",
             ),
             Row("poll_interval", "", "How often"),
             Row("jitter", "", "The share of an interval that is drawn at random"),
