@@ -360,7 +360,7 @@ pub struct Incomplete {
     pub misses: BTreeMap<String, Miss>,
 }
 
-/// All back-ends, in one order, behind one cache. A reload makes another one over the same [`Memory`].
+/// All back-ends, in one order, behind one cache. A reload makes another one over the same `Memory`.
 pub struct Resolver {
     sources: Vec<Arc<Source>>,
     /// The place of each source in the cache.

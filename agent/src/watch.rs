@@ -1,4 +1,4 @@
-//! Who watches which secret, and what each was last told. The deciding part, [`Board`], is pure: no I/O, no waiting, and
+//! Who watches which secret, and what each was last told. The deciding part, `Board`, is pure: no I/O, no waiting, and
 //! the clock is an argument; [`Hub`] puts it behind a lock and wakes whom it concerns.
 //!
 //! A watched name is the secret that would be resolved. What the resolver sees of it comes in as a [`Sight`]; a watcher

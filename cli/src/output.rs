@@ -14,7 +14,7 @@ pub fn print(bytes: &[u8]) -> Result<(), Failure> {
     print_on(bytes).map(|_| ())
 }
 
-/// Writes a part of a result that goes on, like [`print`]; false when the reader has gone and no more is wanted.
+/// Writes a part of a result that goes on, like [`print()`]; false when the reader has gone and no more is wanted.
 pub fn print_on(bytes: &[u8]) -> Result<bool, Failure> {
     if keyside_exec_wrapper::stdout_was_closed() {
         return Err(cannot_write(rustix::io::Errno::BADF));

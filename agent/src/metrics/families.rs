@@ -43,7 +43,7 @@ families! {
     CACHE_ENTRIES = gauge("keyside_cache_entries", [], "Secrets held in memory.");
     CACHE_ABSENCES = gauge("keyside_cache_absences", [], "Names remembered to be absent.");
     CACHE_BYTES = gauge("keyside_cache_bytes", [], "Bytes that the secrets in memory are charged for.");
-    CACHE_MAX_BYTES = gauge("keyside_cache_max_bytes", [], "The budget for them ([cache] max_bytes).");
+    CACHE_MAX_BYTES = gauge("keyside_cache_max_bytes", [], "The budget for them (`max_bytes` in the table `cache`).");
     CACHE_EVICTIONS = counter("keyside_cache_evictions_total", [], "Secrets pushed out of memory to make room.");
     CACHE_OLDEST_AGE = gauge("keyside_cache_oldest_age_seconds", [], "Time since the longest unconfirmed secret in memory was confirmed; 0 when none is held.");
     BACKEND_UP = gauge("keyside_backend_up", ["backend"], "1 while the last call to the back-end was answered.");
