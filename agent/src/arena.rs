@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::sys::pages::{Keeping, Span};
+use crate::sys::pages::{self, Keeping};
 use crate::sys::wiping::wipe;
 
 /// Bytes of the first region. Pages that are not used take no memory.
@@ -19,8 +19,12 @@ const FIRST_REGION: usize = 256 * 1024;
 /// Bytes of a later region: small beside the usual limit on locked memory (8 MiB), so that most of it is used.
 const LARGEST_REGION: usize = 1024 * 1024;
 
-/// Sizes are rounded up to this.
-const GRAIN: usize = 8;
+/// Sizes are rounded up to this: bytes need no alignment, and a remainder that nothing fits in costs more than it has.
+const GRAIN: usize = 4;
+
+/// Part of a region. Each knows its arena, so that a block has no pointer to it besides. This is no cycle that lasts: an
+/// arena holds spans only of regions that blocks are in.
+type Span = pages::Span<Arc<Arena>>;
 
 /// A growing set of regions that blocks are taken from.
 pub(crate) struct Arena {
@@ -105,7 +109,7 @@ impl Arena {
         let span = free.take(bytes).unwrap_or_else(|| {
             let region = self.next_region.load(Ordering::Relaxed);
             self.next_region.store((region * 2).min(LARGEST_REGION), Ordering::Relaxed);
-            let Ok((mut span, keeping)) = Span::map(bytes.max(region)) else {
+            let Ok((mut span, keeping)) = Span::map(bytes.max(region), Arc::clone(self)) else {
                 std::alloc::handle_alloc_error(std::alloc::Layout::new::<u8>())
             };
             if keeping == Keeping::Unlocked && !WARNED.swap(true, Ordering::Relaxed) {
@@ -118,7 +122,7 @@ impl Arena {
             span
         });
         drop(free);
-        Block { span, arena: Arc::clone(self) }
+        Block { span }
     }
 }
 
@@ -134,11 +138,10 @@ fn warn_unlocked() {
 /// Some bytes of an arena: wiped when dropped.
 pub(crate) struct Block {
     span: Span,
-    arena: Arc<Arena>,
 }
 
 impl Block {
-    /// Returns its bytes: those asked for, and up to seven more.
+    /// Returns its bytes: those asked for, and up to three more.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.span.bytes()
     }
@@ -154,7 +157,8 @@ impl Drop for Block {
         wipe(self.span.bytes_mut());
         // All of it; an empty span stays behind, which keeps the mapping until this block is gone.
         let span = self.span.split_off(0);
-        self.arena.free().give_back(span);
+        let arena = Arc::clone(span.home());
+        arena.free().give_back(span);
     }
 }
 

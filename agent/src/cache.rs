@@ -5,6 +5,8 @@
 //! back-end confirmed the value: a fetch, or a change-detection listing that shows the same version.
 //! What each error does to a cached value is decided in [`Cache::complete`] and nowhere else.
 
+mod slots;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,8 @@ use crate::arena::Arena;
 use crate::backend::{BackendError, Description, Scope, Scopes, Secret};
 use crate::clock::Tick;
 use crate::held::Held;
+
+use slots::{Slot, Slots, Trouble, Used};
 
 /// Within this time a reader's own `no-cache` costs at most one call a secret.
 pub const FORCED_REVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
@@ -231,18 +235,6 @@ pub struct Counters {
     pub evictions: u64,
 }
 
-struct Slot {
-    cached: Arc<Cached>,
-    charge: usize,
-    confirmed: Tick,
-    forced: Option<Tick>,
-    failures: u32,
-    retry_at: Option<Tick>,
-    last_used: u64,
-    /// Read since it was last asked for by itself.
-    wanted: bool,
-}
-
 struct Absence {
     error: BackendError,
     since: Tick,
@@ -257,14 +249,14 @@ struct Flight<F> {
 
 /// The entries of one back-end for one choice of scopes.
 struct Table<F> {
-    slots: HashMap<Box<str>, Slot>,
+    slots: Slots,
     absences: HashMap<Box<str>, Absence>,
     flights: HashMap<Box<str>, Flight<F>>,
 }
 
 impl<F> Default for Table<F> {
     fn default() -> Self {
-        Self { slots: HashMap::new(), absences: HashMap::new(), flights: HashMap::new() }
+        Self { slots: Slots::default(), absences: HashMap::new(), flights: HashMap::new() }
     }
 }
 
@@ -343,9 +335,9 @@ impl<F: Clone> Cache<F> {
         for scopes in ALL_SCOPES {
             let table = std::mem::take(&mut self.tables[backend][table_index(scopes)]);
             self.entries -= table.slots.len();
-            self.bytes -= table.slots.values().map(|slot| slot.charge).sum::<usize>();
+            self.bytes -= table.slots.iter().map(Slot::charge).sum::<usize>();
             self.absences -= table.absences.len();
-            table.slots.iter().for_each(|(name, slot)| self.raise(name, slot.cached.revision()));
+            table.slots.iter().for_each(|slot| self.raise(slot.name(), slot.cached.revision()));
         }
     }
 
@@ -358,28 +350,28 @@ impl<F: Clone> Cache<F> {
             let freshness = policy.freshness(age);
             let fresh = freshness == Freshness::Fresh;
             self.uses += 1;
-            slot.last_used = self.uses;
-            slot.wanted |= want != Want::Reread;
+            slot.used = Used::new(self.uses, slot.used.wanted() || want != Want::Reread);
+            let hit = Hit { cached: Arc::clone(&slot.cached), age, stale: !fresh };
             let ask = match want {
                 Want::Usual | Want::Confirmed => !fresh,
-                Want::Forced => !fresh || is_due(slot.forced, now),
+                Want::Forced => !fresh || is_due(table.slots.trouble(key.name).forced, now),
                 Want::Reread => true,
             };
-            let hit = Hit { cached: Arc::clone(&slot.cached), age, stale: !fresh };
             if !ask {
                 self.counters.hits += 1;
                 return LookUp::Fresh(hit);
             }
             if want == Want::Usual && freshness == Freshness::Stale {
                 self.counters.stale_hits += 1;
-                let due = slot.retry_at.is_none_or(|at| now >= at);
+                let due = table.slots.trouble(key.name).retry_at.is_none_or(|at| now >= at);
                 if !due || table.flights.contains_key(key.name) {
                     return LookUp::Stale { hit, lead: None };
                 }
                 return LookUp::Stale { hit, lead: Some(self.lead(key, now, flight())) };
             }
             if want == Want::Forced {
-                slot.forced = Some(now);
+                let trouble = Trouble { forced: Some(now), ..table.slots.trouble(key.name) };
+                table.slots.set_trouble(key.name, trouble);
             }
         } else if let Some(absence) = table.absences.get_mut(key.name) {
             let remembered = now < absence.until;
@@ -415,8 +407,7 @@ impl<F: Clone> Cache<F> {
                 return Recall::Unknown;
             }
             self.uses += 1;
-            slot.last_used = self.uses;
-            slot.wanted = true;
+            slot.used = Used::new(self.uses, true);
             self.counters.hits += 1;
             return Recall::Fresh(Hit { cached: Arc::clone(&slot.cached), age, stale: false });
         }
@@ -475,17 +466,19 @@ impl<F: Clone> Cache<F> {
                 }
                 self.forget_absence(key);
                 let table = &mut self.tables[key.backend][table_index(key.scopes)];
-                let Some(slot) = table.slots.get_mut(key.name) else { return (Err(error), Outcome::Unchanged) };
-                slot.failures = slot.failures.saturating_add(1);
-                slot.retry_at = Some(now.after(back_off(slot.failures, spread)));
+                let Some(slot) = table.slots.get(key.name) else { return (Err(error), Outcome::Unchanged) };
                 let age = now.since(slot.confirmed);
                 let freshness = policy.freshness(age);
-                if freshness != Freshness::Expired {
-                    let stale = freshness == Freshness::Stale;
-                    return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale }), Outcome::Unchanged);
+                if freshness == Freshness::Expired {
+                    self.remove_slot(key);
+                    return (Err(error), Outcome::Unchanged);
                 }
-                self.remove_slot(key);
-                (Err(error), Outcome::Unchanged)
+                let hit = Hit { cached: Arc::clone(&slot.cached), age, stale: freshness == Freshness::Stale };
+                let mut trouble = table.slots.trouble(key.name);
+                trouble.failures = trouble.failures.saturating_add(1);
+                trouble.retry_at = Some(now.after(back_off(trouble.failures, spread)));
+                table.slots.set_trouble(key.name, trouble);
+                (Ok(hit), Outcome::Unchanged)
             }
         }
     }
@@ -493,20 +486,18 @@ impl<F: Clone> Cache<F> {
     fn store(&mut self, key: Key<'_>, began: Tick, now: Tick, secret: Secret) -> (Result<Hit, BackendError>, Outcome) {
         self.forget_absence(key);
         let age = now.since(began);
-        let mut forced = None;
         let mut wanted = true;
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
+        table.slots.recovered(key.name);
+        let forced = table.slots.trouble(key.name);
         if let Some(slot) = table.slots.get_mut(key.name) {
-            forced = slot.forced;
-            wanted = slot.wanted;
-            slot.failures = 0;
-            slot.retry_at = None;
+            wanted = slot.used.wanted();
             let known = &slot.cached.secret;
             if known.is(&secret.description) {
                 slot.confirmed = slot.confirmed.max(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
-            if known.id() == secret.description.id.as_deref() && known.has_values(&secret.values) {
+            if known.has_id(secret.description.id.as_deref()) && known.has_values(&secret.values) {
                 // Touched, not changed: the new version is kept, and to readers it is the same revision.
                 let secret = Held::new(&self.arena, secret);
                 slot.cached = Arc::new(Cached::new(secret, slot.cached.revision()));
@@ -524,23 +515,16 @@ impl<F: Clone> Cache<F> {
                 Arc::new(Cached::new(Held::new(&self.arena, secret), self.revision))
             }
         };
-        let charge = cached.secret.byte_size() + key.name.len() + ENTRY_OVERHEAD;
-        // What can never fit is served to those who wait for it and not kept.
-        let kept = charge <= self.bounds.max_bytes && self.bounds.max_entries > 0;
+        self.uses += 1;
+        let slot = Slot { cached: Arc::clone(&cached), confirmed: began, used: Used::new(self.uses, wanted) };
+        let charge = slot.charge();
+        // What can never fit is served to those who wait for it and not kept. Nor could another name's secret be found.
+        let kept = charge <= self.bounds.max_bytes && self.bounds.max_entries > 0 && slot.name() == key.name;
         if kept && !self.retired.contains(&key.backend) {
             self.make_room(charge);
-            self.uses += 1;
-            let slot = Slot {
-                cached: Arc::clone(&cached),
-                charge,
-                confirmed: began,
-                forced,
-                failures: 0,
-                retry_at: None,
-                last_used: self.uses,
-                wanted,
-            };
-            self.tables[key.backend][table_index(key.scopes)].slots.insert(key.name.into(), slot);
+            let slots = &mut self.tables[key.backend][table_index(key.scopes)].slots;
+            slots.insert(slot);
+            slots.set_trouble(key.name, forced);
             self.bytes += charge;
             self.entries += 1;
         }
@@ -555,10 +539,10 @@ impl<F: Clone> Cache<F> {
             let other = Key { scopes, ..key };
             let Some(slot) = self.tables[key.backend][table_index(scopes)].slots.get(key.name) else { continue };
             let known = &slot.cached.secret;
-            if known.id() != description.id.as_deref() || known.scope() != description.scope {
+            if !known.has_id(description.id.as_deref()) || known.scope() != description.scope {
                 continue;
             }
-            if known.version() == description.version {
+            if known.has_version(&description.version) {
                 same = Some(Arc::clone(&slot.cached));
             } else {
                 self.remove_slot(other);
@@ -573,22 +557,22 @@ impl<F: Clone> Cache<F> {
         if self.bytes + charge <= self.bounds.max_bytes && self.entries < self.bounds.max_entries {
             return;
         }
-        let mut by_use: Vec<(u64, usize, Scopes, Box<str>)> = Vec::with_capacity(self.entries);
+        let mut by_use: Vec<(u64, usize, Scopes, Arc<Cached>)> = Vec::with_capacity(self.entries);
         for (backend, tables) in self.tables.iter().enumerate() {
             for scopes in ALL_SCOPES {
                 let slots = &tables[table_index(scopes)].slots;
-                by_use.extend(slots.iter().map(|(name, slot)| (slot.last_used, backend, scopes, name.clone())));
+                by_use.extend(slots.iter().map(|slot| (slot.used.count(), backend, scopes, Arc::clone(&slot.cached))));
             }
         }
-        by_use.sort_unstable_by_key(|(last_used, ..)| *last_used);
+        by_use.sort_unstable_by_key(|(used, ..)| *used);
         let low_bytes = self.bounds.max_bytes - self.bounds.max_bytes / 10;
         let low_entries = self.bounds.max_entries - self.bounds.max_entries / 10;
-        for (_, backend, scopes, name) in &by_use {
+        for (_, backend, scopes, cached) in &by_use {
             let fits = self.bytes + charge <= self.bounds.max_bytes && self.entries < self.bounds.max_entries;
             if fits && self.bytes + charge <= low_bytes.max(charge) && self.entries < low_entries.max(1) {
                 break;
             }
-            self.remove_slot(Key { backend: *backend, scopes: *scopes, name });
+            self.remove_slot(Key { backend: *backend, scopes: *scopes, name: cached.secret.name() });
             self.counters.evictions += 1;
         }
     }
@@ -596,7 +580,7 @@ impl<F: Clone> Cache<F> {
     fn remove_slot(&mut self, key: Key<'_>) -> bool {
         match self.tables[key.backend][table_index(key.scopes)].slots.remove(key.name) {
             Some(slot) => {
-                self.bytes -= slot.charge;
+                self.bytes -= slot.charge();
                 self.entries -= 1;
                 self.raise(key.name, slot.cached.revision());
                 true
@@ -705,16 +689,19 @@ impl<F: Clone> Cache<F> {
         let mut contradicted = 0;
         for scopes in ALL_SCOPES {
             let table = &mut self.tables[backend][table_index(scopes)];
-            for (name, slot) in &mut table.slots {
-                match resolved(scopes, name) {
+            let mut recovered = Vec::new();
+            for (slot, trouble) in table.slots.iter_mut() {
+                match resolved(scopes, slot.name()) {
                     Some(listed) if slot.cached.secret.is(listed) => {
                         slot.confirmed = slot.confirmed.max(asked);
-                        slot.failures = 0;
-                        slot.retry_at = None;
+                        if trouble != Trouble::default() {
+                            recovered.push(listed.name.as_str());
+                        }
                     }
-                    _ => again.push((scopes, name.to_string())),
+                    _ => again.push((scopes, slot.name().to_owned())),
                 }
             }
+            recovered.iter().for_each(|name| table.slots.recovered(name));
             let before = table.absences.len();
             table.absences.retain(|name, _| resolved(scopes, name).is_none());
             contradicted += before - table.absences.len();
@@ -751,12 +738,13 @@ impl<F: Clone> Cache<F> {
         let policy = self.policies[key.backend];
         let table = &self.tables[key.backend][table_index(key.scopes)];
         if let Some(slot) = table.slots.get(key.name) {
+            let trouble = table.slots.trouble(key.name);
             return Glance::Held {
                 cached: Arc::clone(&slot.cached),
                 confirmed: slot.confirmed,
                 expired: policy.freshness(now.since(slot.confirmed)) == Freshness::Expired,
-                failing: slot.failures > 0,
-                retry_at: slot.retry_at,
+                failing: trouble.failures > 0,
+                retry_at: trouble.retry_at,
             };
         }
         match table.absences.get(key.name) {
@@ -785,14 +773,14 @@ impl<F: Clone> Cache<F> {
         }
         for scopes in ALL_SCOPES {
             let table = &mut self.tables[backend][table_index(scopes)];
-            for (name, slot) in &mut table.slots {
-                let at = slot.confirmed.after(span).max(slot.retry_at.unwrap_or(slot.confirmed));
+            for (slot, trouble) in table.slots.iter_mut() {
+                let at = slot.confirmed.after(span).max(trouble.retry_at.unwrap_or(slot.confirmed));
                 // One that nobody has read yet may be read before it is due.
-                if at > now || (slot.wanted && due.len() >= most) {
+                if at > now || (slot.used.wanted() && due.len() >= most) {
                     next = next.min(at.max(now));
-                } else if slot.wanted && !table.flights.contains_key(name) {
-                    slot.wanted = false;
-                    due.push((scopes, name.to_string()));
+                } else if slot.used.wanted() && !table.flights.contains_key(slot.name()) {
+                    slot.used.rest();
+                    due.push((scopes, slot.name().to_owned()));
                 }
             }
         }
@@ -826,13 +814,13 @@ impl<F: Clone> Cache<F> {
 
     /// Iterates over the names held for `backend`, order not promised.
     pub fn names(&self, backend: usize) -> impl Iterator<Item = &str> {
-        self.tables[backend].iter().flat_map(|table| table.slots.keys().map(AsRef::as_ref))
+        self.tables[backend].iter().flat_map(|table| table.slots.iter().map(Slot::name))
     }
 
     /// Iterates over what is held for `backend`, by the scopes it was asked for and its name; order not promised.
     pub fn held(&self, backend: usize) -> impl Iterator<Item = (Scopes, &str)> {
         ALL_SCOPES.into_iter().flat_map(move |scopes| {
-            self.tables[backend][table_index(scopes)].slots.keys().map(move |name| (scopes, name.as_ref()))
+            self.tables[backend][table_index(scopes)].slots.iter().map(move |slot| (scopes, slot.name()))
         })
     }
 
@@ -853,7 +841,7 @@ impl<F: Clone> Cache<F> {
 
     /// Returns the age of what was confirmed longest ago; looks at every entry.
     pub fn oldest(&self, now: Tick) -> Option<Duration> {
-        let slots = self.tables.iter().flatten().flat_map(|table| table.slots.values());
+        let slots = self.tables.iter().flatten().flat_map(|table| table.slots.iter());
         slots.map(|slot| now.since(slot.confirmed)).max()
     }
 

@@ -1,31 +1,116 @@
 //! A secret as the cache holds it: all of it in one block of the arena, so that a hundred thousand small ones cost little
 //! more than their bytes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use keyside_protocol::value::{SecretRef, SecretValues};
 
 use crate::arena::{Arena, Block};
-use crate::backend::{Description, Scope, Secret};
+use crate::backend::{Description, Scope, ScopeLabel, Secret};
 
 /// A secret with its values. Reading it takes no lock.
 ///
-/// The block begins with where each item ends (four bytes each), then come the items: name, version, id, and each key
-/// followed by its value, in byte order of the key.
+/// The block begins with a [`Kind`] and the number of pairs; then comes where each item ends, and then the items: name,
+/// version, id, and each key followed by its value, in byte order of the key. Numbers take two bytes each where the whole
+/// is shorter than 64 KiB, else four. An id that is a dashed UUID takes its sixteen bytes, and a version that begins with
+/// it, as those of ZenML's stores do, only the rest.
 pub struct Held {
     block: Block,
-    pairs: u32,
-    /// Stores of ZenML begin the version with the id, which then is not kept twice.
-    id: Id,
-    scope: Scope,
-    scope_label: Option<&'static str>,
 }
 
-#[derive(Clone, Copy)]
+/// What is to be known of a secret before any of its items can be read; one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    scope: Scope,
+    label: Option<ScopeLabel>,
+    id: Id,
+    /// Numbers take four bytes.
+    wide: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Id {
     None,
-    Item,
-    StartOfVersion(u16),
+    Text,
+    Uuid,
+    /// And the version begins with it.
+    UuidOfVersion,
+}
+
+impl Kind {
+    fn to_byte(self) -> u8 {
+        let label = match self.label {
+            None => 0,
+            Some(ScopeLabel::Private) => 1,
+            Some(ScopeLabel::Public) => 2,
+            Some(ScopeLabel::User) => 3,
+            Some(ScopeLabel::Workspace) => 4,
+        };
+        let id = match self.id {
+            Id::None => 0,
+            Id::Text => 1,
+            Id::Uuid => 2,
+            Id::UuidOfVersion => 3,
+        };
+        label | id << 3 | u8::from(self.scope == Scope::Public) << 5 | u8::from(self.wide) << 6
+    }
+
+    fn of_byte(byte: u8) -> Self {
+        let label = match byte & 7 {
+            0 => None,
+            1 => Some(ScopeLabel::Private),
+            2 => Some(ScopeLabel::Public),
+            3 => Some(ScopeLabel::User),
+            _ => Some(ScopeLabel::Workspace),
+        };
+        let id = match byte >> 3 & 3 {
+            0 => Id::None,
+            1 => Id::Text,
+            2 => Id::Uuid,
+            _ => Id::UuidOfVersion,
+        };
+        let scope = if byte & 1 << 5 == 0 { Scope::Private } else { Scope::Public };
+        Self { scope, label, id, wide: byte & 1 << 6 != 0 }
+    }
+
+    /// Bytes of a number.
+    fn width(self) -> usize {
+        if self.wide { 4 } else { 2 }
+    }
+}
+
+const UUID_TEXT: usize = 36;
+
+/// Returns the bytes of a UUID that is written as [`uuid_text`] writes it.
+fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
+    let text: &[u8; UUID_TEXT] = text.as_bytes().try_into().ok()?;
+    let digits =
+        text.iter().filter_map(|byte| char::from(*byte).to_digit(16)).filter_map(|digit| u8::try_from(digit).ok());
+    let mut bytes = [0; 16];
+    for (place, digit) in digits.enumerate() {
+        let byte = bytes.get_mut(place / 2)?;
+        *byte = *byte << 4 | digit;
+    }
+    (uuid_text(&bytes) == *text).then_some(bytes)
+}
+
+/// Writes a UUID with dashes, in lower case.
+fn uuid_text(bytes: &[u8]) -> [u8; UUID_TEXT] {
+    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+    let mut text = [b'-'; UUID_TEXT];
+    let mut place = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        place += usize::from(matches!(index, 4 | 6 | 8 | 10));
+        text[place] = digit(byte >> 4);
+        text[place + 1] = digit(byte & 15);
+        place += 2;
+    }
+    text
+}
+
+fn as_text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("it was put in as text")
 }
 
 const NAME: usize = 0;
@@ -39,52 +124,76 @@ impl Held {
     /// # Panics
     /// When it has 4 GiB or more, which no limit allows.
     pub(crate) fn new(arena: &Arc<Arena>, secret: Secret) -> Self {
-        let Description { name, scope, scope_label, id, version, keys: _ } = secret.description;
-        let (id, id_text) = match id {
-            None => (Id::None, String::new()),
-            Some(id) => match u16::try_from(id.len()) {
-                Ok(length) if version.starts_with(&id) => (Id::StartOfVersion(length), String::new()),
-                _ => (Id::Item, id),
+        let Description { name, scope, scope_label, id, version, keys: _ } = &secret.description;
+        let uuid = id.as_deref().and_then(uuid_bytes);
+        let (id, id_item, version) = match (id, &uuid) {
+            (None, _) => (Id::None, &[][..], version.as_str()),
+            (Some(id), None) => (Id::Text, id.as_bytes(), version.as_str()),
+            (Some(id), Some(uuid)) => match version.strip_prefix(id.as_str()) {
+                Some(rest) => (Id::UuidOfVersion, &uuid[..], rest),
+                None => (Id::Uuid, &uuid[..], version.as_str()),
             },
         };
         let pairs = secret.values.len();
         let mut items: Vec<&[u8]> = Vec::with_capacity(FIRST_KEY + 2 * pairs);
-        items.extend([name.as_bytes(), version.as_bytes(), id_text.as_bytes()]);
+        items.extend([name.as_bytes(), version.as_bytes(), id_item]);
         for (key, value) in secret.values.iter() {
             // expose: copied into the arena.
             items.extend([key.as_bytes(), value.expose()]);
         }
-        let table = items.len() * size_of::<u32>();
-        let mut block = arena.block(table + items.iter().map(|item| item.len()).sum::<usize>());
+        let length = items.iter().map(|item| item.len()).sum::<usize>();
+        let table = |kind: Kind| 1 + (1 + items.len()) * kind.width();
+        let mut kind = Kind { scope: *scope, label: *scope_label, id, wide: false };
+        kind.wide = u16::try_from(table(kind) + length).is_err();
+        let mut end = table(kind);
+        let mut block = arena.block(end + length);
         let bytes = block.bytes_mut();
-        let mut end = table;
-        for (item, place) in items.iter().zip((0..table).step_by(size_of::<u32>())) {
+        bytes[0] = kind.to_byte();
+        let put = |bytes: &mut [u8], place: usize, number: usize| {
+            let number = u32::try_from(number).expect("a secret is smaller than 4 GiB").to_le_bytes();
+            let place = 1 + place * kind.width();
+            bytes[place..place + kind.width()].copy_from_slice(&number[..kind.width()]);
+        };
+        put(bytes, 0, pairs);
+        for (place, item) in items.iter().enumerate() {
             bytes[end..end + item.len()].copy_from_slice(item);
             end += item.len();
-            let end = u32::try_from(end).expect("a secret is smaller than 4 GiB");
-            bytes[place..place + size_of::<u32>()].copy_from_slice(&end.to_ne_bytes());
+            put(bytes, 1 + place, end);
         }
-        let pairs = u32::try_from(pairs).expect("fewer pairs than bytes");
-        Self { block, pairs, id, scope, scope_label }
+        Self { block }
     }
 
-    fn end(bytes: &[u8], item: usize) -> usize {
-        let place = item * size_of::<u32>();
-        let end = bytes[place..place + size_of::<u32>()].try_into().expect("four bytes");
-        u32::from_ne_bytes(end) as usize
+    #[cfg(test)]
+    pub(crate) fn block_size(&self) -> usize {
+        self.block.bytes().len()
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::of_byte(self.block.bytes()[0])
+    }
+
+    fn number(&self, place: usize) -> usize {
+        let width = self.kind().width();
+        let place = 1 + place * width;
+        let mut number = [0; 4];
+        number[..width].copy_from_slice(&self.block.bytes()[place..place + width]);
+        u32::from_le_bytes(number) as usize
+    }
+
+    fn end(&self, item: usize) -> usize {
+        self.number(1 + item)
     }
 
     fn item(&self, item: usize) -> &[u8] {
-        let bytes = self.block.bytes();
         let start = match item {
-            0 => (FIRST_KEY + 2 * self.len()) * size_of::<u32>(),
-            _ => Self::end(bytes, item - 1),
+            0 => 1 + (1 + FIRST_KEY + 2 * self.len()) * self.kind().width(),
+            _ => self.end(item - 1),
         };
-        &bytes[start..Self::end(bytes, item)]
+        &self.block.bytes()[start..self.end(item)]
     }
 
     fn text(&self, item: usize) -> &str {
-        std::str::from_utf8(self.item(item)).expect("it was put in as text")
+        as_text(self.item(item))
     }
 
     /// Returns its exact name.
@@ -92,33 +201,64 @@ impl Held {
         self.text(NAME)
     }
 
+    /// Tells whether that is `name`.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.item(NAME) == name.as_bytes()
+    }
+
     /// Returns what changes whenever the values change; opaque.
-    pub fn version(&self) -> &str {
-        self.text(VERSION)
+    pub fn version(&self) -> Cow<'_, str> {
+        let rest = self.text(VERSION);
+        if self.kind().id != Id::UuidOfVersion {
+            return Cow::Borrowed(rest);
+        }
+        let mut version = String::with_capacity(UUID_TEXT + rest.len());
+        version.push_str(as_text(&uuid_text(self.item(ID))));
+        version.push_str(rest);
+        Cow::Owned(version)
+    }
+
+    /// Tells whether that is `version`.
+    pub fn has_version(&self, version: &str) -> bool {
+        let rest = match self.kind().id {
+            Id::UuidOfVersion => version.as_bytes().strip_prefix(&uuid_text(self.item(ID))),
+            _ => Some(version.as_bytes()),
+        };
+        rest == Some(self.item(VERSION))
     }
 
     /// Returns the back-end's own id.
-    pub fn id(&self) -> Option<&str> {
-        match self.id {
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        match self.kind().id {
             Id::None => None,
-            Id::Item => Some(self.text(ID)),
-            Id::StartOfVersion(bytes) => Some(&self.version()[..usize::from(bytes)]),
+            Id::Text => Some(Cow::Borrowed(self.text(ID))),
+            Id::Uuid | Id::UuidOfVersion => Some(Cow::Owned(as_text(&uuid_text(self.item(ID))).to_owned())),
+        }
+    }
+
+    /// Tells whether that is `id`.
+    pub fn has_id(&self, id: Option<&str>) -> bool {
+        match (self.kind().id, id) {
+            (Id::None, None) => true,
+            (Id::Text, Some(id)) => self.item(ID) == id.as_bytes(),
+            (Id::Uuid | Id::UuidOfVersion, Some(id)) => uuid_text(self.item(ID)) == *id.as_bytes(),
+            _ => false,
         }
     }
 
     /// Says where it lies.
     pub fn scope(&self) -> Scope {
-        self.scope
+        self.kind().scope
     }
 
     /// Returns what that scope is called there.
-    pub fn scope_label(&self) -> Option<&'static str> {
-        self.scope_label
+    pub fn scope_label(&self) -> Option<ScopeLabel> {
+        self.kind().label
     }
 
     /// Tells whether `description` is of the same version of the same secret.
     pub fn is(&self, description: &Description) -> bool {
-        self.version() == description.version && self.id() == description.id.as_deref()
+        self.has_id(description.id.as_deref()) && self.has_version(&description.version)
     }
 
     fn key(&self, position: usize) -> &str {
@@ -165,12 +305,12 @@ impl Held {
 
     /// Returns the number of pairs.
     pub fn len(&self) -> usize {
-        self.pairs as usize
+        self.number(0)
     }
 
     /// Tells whether the secret has no pair at all.
     pub fn is_empty(&self) -> bool {
-        self.pairs == 0
+        self.len() == 0
     }
 
     /// Tells whether `values` are the same keys with the same bytes; takes as long for a late difference as for none.
@@ -185,8 +325,7 @@ impl Held {
 
     /// Returns the bytes of all keys and values together.
     pub fn byte_size(&self) -> usize {
-        let bytes = self.block.bytes();
-        Self::end(bytes, FIRST_KEY - 1 + 2 * self.len()) - Self::end(bytes, FIRST_KEY - 1)
+        self.end(FIRST_KEY - 1 + 2 * self.len()) - self.end(FIRST_KEY - 1)
     }
 }
 
@@ -200,7 +339,7 @@ mod tests {
         let description = Description {
             name: "näme".into(),
             scope: Scope::Private,
-            scope_label: Some("private"),
+            scope_label: Some(ScopeLabel::Private),
             id: id.map(str::to_owned),
             version: version.into(),
             keys: None,
@@ -214,13 +353,59 @@ mod tests {
         let pairs: [(&str, &[u8]); 4] = [("", b"1"), ("a", b""), ("b", &[0xff, 0]), ("ü", b"four")];
         for (id, version) in [(None, ""), (Some("id"), "id:1"), (Some("id"), "1"), (Some(""), "")] {
             let held = Held::new(&Arena::new(), secret(id, version, &pairs));
-            assert_eq!((held.name(), held.id(), held.version()), ("näme", id, version));
-            assert_eq!((held.scope(), held.scope_label()), (Scope::Private, Some("private")));
+            assert_eq!((held.name(), held.id().as_deref(), &*held.version()), ("näme", id, version));
+            assert_eq!((held.scope(), held.scope_label()), (Scope::Private, Some(ScopeLabel::Private)));
             let read: Vec<_> = held.iter().map(|(key, value)| (key, value.expose())).collect();
             assert_eq!(read, pairs);
             assert!(pairs.iter().all(|(key, value)| held.get(key).expect("it is there").expose() == *value));
             assert!(["c", "aa", "z", "0"].iter().all(|key| held.get(key).is_none()));
             assert_eq!(held.byte_size(), secret(id, version, &pairs).values.byte_size());
+        }
+    }
+
+    #[test]
+    fn what_is_stored_shorter_reads_back_as_it_was() {
+        const UUID: &str = "0123abcd-ef01-2345-6789-abcdef012345";
+        let check = |id: &str, version: &str, bytes: usize| {
+            let held = Held::new(&Arena::new(), secret(Some(id), version, &[]));
+            assert_eq!((held.id().as_deref(), &*held.version()), (Some(id), version));
+            assert!(held.has_id(Some(id)) && held.has_version(version), "{id} {version}");
+            assert!(!held.has_id(None) && !held.has_id(Some("other")) && !held.has_version("other"));
+            assert!(!held.has_version(&format!("{version}~")) && !held.has_version(&version[..version.len() - 1]));
+            assert_eq!(held.end(ID) - held.end(NAME), bytes, "{id} {version}");
+        };
+        check(UUID, &format!("{UUID}:1"), 16 + 2);
+        check(UUID, UUID, 16);
+        check(UUID, "1", 16 + 1);
+        check(UUID, &format!("x{UUID}"), 16 + 37);
+        // These are no UUIDs as they would be written again.
+        for id in [UUID.to_uppercase(), UUID.replace('-', ""), UUID.replace('a', "g"), UUID.replacen('0', "-", 1)] {
+            check(&id, &format!("{id}:1"), 2 * id.len() + 2);
+        }
+    }
+
+    #[test]
+    fn everything_beside_the_items_reads_back_as_it_was() {
+        use ScopeLabel::{Private, Public, User, Workspace};
+        for label in [None, Some(Private), Some(Public), Some(User), Some(Workspace)] {
+            for id in [Id::None, Id::Text, Id::Uuid, Id::UuidOfVersion] {
+                for (scope, wide) in [(Scope::Private, false), (Scope::Public, false), (Scope::Private, true)] {
+                    let kind = Kind { scope, label, id, wide };
+                    assert_eq!(Kind::of_byte(kind.to_byte()), kind);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_any_size_read_back_as_they_were() {
+        // 64 KiB is where numbers become wider.
+        for size in [65_480, 65_500, 65_501, 65_502, 65_503, 65_504, 65_520, 65_536, 200_000] {
+            let value = vec![7; size];
+            let held = Held::new(&Arena::new(), secret(None, "1", &[("a", &value), ("b", b"x")]));
+            assert_eq!(held.get("a").expect("it is there").expose(), value, "{size}");
+            assert_eq!(held.get("b").expect("it is there").expose(), b"x", "{size}");
+            assert_eq!(held.byte_size(), size + 3);
         }
     }
 

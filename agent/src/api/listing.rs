@@ -110,7 +110,7 @@ fn summary(
     };
     SecretSummary {
         name: name.to_owned(),
-        scope: description.scope_label.map(str::to_owned),
+        scope: description.scope_label.map(|label| label.as_str().to_owned()),
         backend: agent.resolver.sources()[backend].name.clone(),
         keys,
         age_seconds: hit.map(|hit| hit.age.as_secs()),

@@ -1,5 +1,6 @@
 //! `GET /v1/secrets/{name}` and `GET /v1/secrets/{name}/{key}`.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +17,7 @@ use super::respond::{ApiError, plain, secret_json};
 use super::{Agent, Connection, Reply};
 use crate::access::Viewer;
 use crate::audit::{Draft, Subject};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ScopeLabel};
 use crate::cache::{Cached, Hit, Want};
 use crate::near_miss::nearest;
 use crate::resolver::{Found, Selection};
@@ -47,9 +48,9 @@ pub(super) async fn secret(
     body.push(b"{\"name\":");
     push_string(&mut body, secret.name());
     body.push(b",\"id\":");
-    push_optional(&mut body, secret.id());
+    push_optional(&mut body, secret.id().as_deref());
     body.push(b",\"scope\":");
-    push_optional(&mut body, secret.scope_label());
+    push_optional(&mut body, secret.scope_label().map(ScopeLabel::as_str));
     body.push(b",\"backend\":");
     push_string(&mut body, &agent.resolver.sources()[found.backend].name);
     body.push(b",\"instance\":");
@@ -190,7 +191,7 @@ async fn find(
     if let (true, Ok(found)) = (agent.audit.is_on(), &result) {
         draft.cache = cache_state(found);
         draft.backend.clone_from(&agent.resolver.sources()[found.backend].name);
-        draft.version = found.hit.cached.secret.version().to_owned();
+        draft.version = found.hit.cached.secret.version().into_owned();
     }
     match result {
         Ok(found) => Ok(found),
@@ -268,20 +269,28 @@ fn not_modified(etag: HeaderValue) -> Reply {
 }
 
 /// A version is opaque and may hold anything; what a header cannot carry is percent-encoded.
-fn header_text(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| {
+fn header_text(text: Cow<'_, str>) -> HeaderValue {
+    let encode = |text: &str| {
         let encoded: String = text
             .bytes()
             .map(|byte| if byte.is_ascii_graphic() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
             .collect();
         HeaderValue::try_from(encoded).expect("only graphic ASCII is left")
-    })
+    };
+    match text {
+        Cow::Borrowed(text) => HeaderValue::from_str(text).unwrap_or_else(|_| encode(text)),
+        // Taken over, not copied: every read of a value comes this way.
+        Cow::Owned(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
+            HeaderValue::try_from(text).expect("printable ASCII is a header's value")
+        }
+        Cow::Owned(text) => encode(&text),
+    }
 }
 
 /// Appends `"version":...,"revision":...,"stale":...,"age_seconds":...`.
 pub(super) fn push_state(body: &mut SecretBuffer, hit: &Hit) {
     body.push(b"\"version\":");
-    push_string(body, hit.cached.secret.version());
+    push_string(body, &hit.cached.secret.version());
     let state = format!(
         ",\"revision\":{},\"stale\":{},\"age_seconds\":{}",
         hit.cached.revision(),

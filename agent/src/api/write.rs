@@ -230,7 +230,7 @@ async fn precondition(
     if found.hit.stale || !if_match.iter().any(|value| lists_etag(value, &etag)) {
         return Err(changed(name));
     }
-    Ok(Some(found.hit.cached.secret.version().to_owned()))
+    Ok(Some(found.hit.cached.secret.version().into_owned()))
 }
 
 fn changed(name: &str) -> ApiError {
@@ -262,7 +262,7 @@ fn reply(agent: &Agent, viewer: &Viewer<'_>, target: &Target, description: Descr
     WriteReply {
         name: description.name,
         id: description.id,
-        scope: description.scope_label.map(str::to_owned),
+        scope: description.scope_label.map(|label| label.as_str().to_owned()),
         backend: agent.resolver.sources()[target.backend].name.clone(),
         version: (!deleted).then_some(description.version),
         keys: if deleted { Some(Vec::new()) } else { keys },

@@ -18,7 +18,8 @@ use keyside_protocol::value::{SecretValue, SecretValues};
 use tokio::sync::watch;
 
 use super::{
-    Backend, BackendError, Capabilities, Description, Scope, Scopes, Secret, Update, WriteBackend, WriteError,
+    Backend, BackendError, Capabilities, Description, Scope, ScopeLabel, Scopes, Secret, Update, WriteBackend,
+    WriteError,
 };
 
 /// A back-end in memory. Every method of the test takes `&self`: put it into an `Arc` and keep a clone.
@@ -286,8 +287,8 @@ impl State {
             name: name.to_owned(),
             scope,
             scope_label: Some(match scope {
-                Scope::Private => "private",
-                Scope::Public => "public",
+                Scope::Private => ScopeLabel::Private,
+                Scope::Public => ScopeLabel::Public,
             }),
             id: Some(entry.id.clone()),
             version: format!("v{}", entry.version),

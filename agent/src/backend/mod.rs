@@ -30,6 +30,31 @@ pub enum Scope {
     Public,
 }
 
+/// What ZenML calls a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScopeLabel {
+    /// 0.80 and later.
+    Private,
+    /// 0.80 and later.
+    Public,
+    /// Before 0.80.
+    User,
+    /// Before 0.80.
+    Workspace,
+}
+
+impl ScopeLabel {
+    /// Returns ZenML's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Public => "public",
+            Self::User => "user",
+            Self::Workspace => "workspace",
+        }
+    }
+}
+
 /// Which scopes a look-up may take a secret from, in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scopes {
@@ -62,8 +87,8 @@ pub struct Description {
     pub name: String,
     /// Where it lies.
     pub scope: Scope,
-    /// What that scope is called there: `private`, `public`, `user`, `workspace`; `None` without scopes.
-    pub scope_label: Option<&'static str>,
+    /// What that scope is called there; `None` without scopes.
+    pub scope_label: Option<ScopeLabel>,
     /// The back-end's own id; a dashed UUID in ZenML's stores.
     pub id: Option<String>,
     /// Changes whenever the values change; opaque.

@@ -4,6 +4,7 @@ use keyside_protocol::value::{SecretValue, SecretValues};
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::ScopeLabel;
 
 const TTL: Duration = Duration::from_secs(60);
 const MAX_STALE: Duration = Duration::from_secs(600);
@@ -37,6 +38,21 @@ fn a_new_version_with_the_same_values_is_no_change() {
     assert!(cache.compare(0, &[description("a", "v2")], at(60)).is_empty(), "the new version is known");
 }
 
+#[test]
+fn a_small_secret_costs_little_beside_its_bytes() {
+    // Beside these there is one byte of the table for each slot, and what the allocator adds to each `Arc`.
+    assert_eq!(size_of::<Slot>(), 24);
+    // With its two counts; 40 bytes are the most that a block of 48 takes.
+    assert_eq!(2 * size_of::<usize>() + size_of::<Cached>(), 40);
+    let arena = Arena::new();
+    let id = "0123abcd-ef01-2345-6789-abcdef012345";
+    let description =
+        Description { id: Some(id.to_owned()), version: format!("{id}:hoenohfnuw"), ..description("secret-12345", "") };
+    let values = [("password".to_owned(), SecretValue::copy_of(&[b'x'; 200]))].into_iter().collect();
+    let held = Held::new(&arena, Secret { description, values });
+    assert_eq!(held.block_size(), 13 + 12 + 11 + 16 + 8 + 200);
+}
+
 fn secret(name: &str, version: &str) -> Secret {
     let values: SecretValues = [("k".to_owned(), SecretValue::copy_of(version.as_bytes()))].into_iter().collect();
     Secret { description: description(name, version), values }
@@ -46,7 +62,7 @@ fn description(name: &str, version: &str) -> Description {
     Description {
         name: name.to_owned(),
         scope: Scope::Public,
-        scope_label: Some("public"),
+        scope_label: Some(ScopeLabel::Public),
         id: Some(format!("id-{name}")),
         version: version.to_owned(),
         keys: None,
@@ -514,7 +530,7 @@ proptest! {
             }
             let held = cache.tables[0][0].slots.len();
             prop_assert_eq!(held, cache.len());
-            let charged: usize = cache.tables[0][0].slots.values().map(|slot| slot.charge).sum();
+            let charged: usize = cache.tables[0][0].slots.iter().map(Slot::charge).sum();
             prop_assert_eq!(charged, cache.bytes());
             let absences: usize = cache.tables[0].iter().map(|table| table.absences.len()).sum();
             prop_assert_eq!(absences, cache.absences);
@@ -524,7 +540,7 @@ proptest! {
 
 fn check_hit(hit: &Hit, held: Option<(String, u64)>, now: u64) -> Result<(), TestCaseError> {
     let Some((version, confirmed)) = held else { return Err(TestCaseError::fail("served what is not held")) };
-    prop_assert_eq!(hit.cached.secret.version(), &version);
+    prop_assert_eq!(&*hit.cached.secret.version(), &version);
     prop_assert_eq!(hit.age.as_secs(), now - confirmed);
     prop_assert!(hit.age < MAX_STALE, "nothing is served past max_stale");
     prop_assert_eq!(hit.stale, hit.age >= TTL);

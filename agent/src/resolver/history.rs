@@ -43,7 +43,7 @@ async fn read(scene: Arc<Scene>, resolver: Arc<Resolver>, client: usize) {
         let found = resolver.secret(name, Selection::default(), Want::Usual).await;
         let outcome = found.map_err(|miss| miss.error).map(|found| {
             let cached = &found.hit.cached;
-            (cached.secret.version().to_owned(), cached.revision(), found.hit.age)
+            (cached.secret.version().into_owned(), cached.revision(), found.hit.age)
         });
         lock(&scene.history).push(Served { at: Instant::now(), client, name, outcome });
         // The load, not a wait for anything.

@@ -1,6 +1,8 @@
 //! What the resolver sees of a secret without a call, and when one is due: for those who watch it, and for what is asked
 //! for again as soon as its ttl is over.
 
+use std::borrow::Cow;
+
 use super::*;
 use crate::cache::{Glance, LEAST_SPAN};
 use crate::watch::{Mark, Outlook, Sight};
@@ -29,8 +31,8 @@ impl Resolver {
                     } else {
                         Sight::Present(Mark {
                             place: self.places[backend],
-                            id: cached.secret.id().map(str::to_owned),
-                            version: cached.secret.version().to_owned(),
+                            id: cached.secret.id().map(Cow::into_owned),
+                            version: cached.secret.version().into_owned(),
                             revision: cached.revision(),
                             confirmed,
                             ttl: cache.ttl(self.places[backend]),
@@ -80,8 +82,8 @@ impl Resolver {
                 Ok(hit) => {
                     return Ok(Sight::Present(Mark {
                         place: key.backend,
-                        id: hit.cached.secret.id().map(str::to_owned),
-                        version: hit.cached.secret.version().to_owned(),
+                        id: hit.cached.secret.id().map(Cow::into_owned),
+                        version: hit.cached.secret.version().into_owned(),
                         revision: hit.cached.revision(),
                         confirmed: Tick::now(),
                         ttl,

@@ -24,17 +24,18 @@ pub(crate) enum Keeping {
 }
 
 /// One mapping, unmapped when the last [`Span`] of it is dropped.
-struct Pages {
+struct Pages<H> {
     start: NonNull<u8>,
     bytes: usize,
+    home: H,
 }
 
 // SAFETY: the mapping is plain memory that belongs to no thread; who may touch which bytes is decided by `Span`.
-unsafe impl Send for Pages {}
+unsafe impl<H: Send> Send for Pages<H> {}
 // SAFETY: as above; `Pages` itself gives no access to its bytes.
-unsafe impl Sync for Pages {}
+unsafe impl<H: Sync> Sync for Pages<H> {}
 
-impl Drop for Pages {
+impl<H> Drop for Pages<H> {
     fn drop(&mut self) {
         // SAFETY: the range is exactly the mapping that `map` made, and with the last span nobody can reach it.
         // An error leaves it mapped, which harms nobody.
@@ -43,18 +44,18 @@ impl Drop for Pages {
 }
 
 /// The exclusive right to a range of bytes in one mapping. The spans of a mapping never overlap: each is split off
-/// another, and only neighbours are joined.
-pub(crate) struct Span {
-    pages: Arc<Pages>,
+/// another, and only neighbours are joined. All spans of a mapping have one home `H`: whom to give them back to.
+pub(crate) struct Span<H> {
+    pages: Arc<Pages<H>>,
     start: u32,
     bytes: u32,
 }
 
-impl Span {
+impl<H> Span<H> {
     /// Maps at least `bytes` bytes of zeroes, rounded up to what is whole pages on every machine.
     ///
     /// Errors: the kernel's own, when there is no memory, and for 2 GiB or more.
-    pub(crate) fn map(bytes: usize) -> io::Result<(Self, Keeping)> {
+    pub(crate) fn map(bytes: usize, home: H) -> io::Result<(Self, Keeping)> {
         let bytes = bytes.max(1).next_multiple_of(LARGEST_PAGE);
         let length = u32::try_from(bytes).ok().filter(|length| *length <= 1 << 31);
         let length = length.ok_or(io::ErrorKind::OutOfMemory)?;
@@ -63,10 +64,15 @@ impl Span {
             Err(_) => map_anonymous(bytes)?,
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let pages = Pages { start, bytes };
+        let pages = Pages { start, bytes, home };
         // SAFETY: the range is a mapping of ours; the advice changes nothing that this process sees. Kernels since 2.5.
         let _ = unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxDontFork) };
         Ok((Self { pages: Arc::new(pages), start: 0, bytes: length }, keeping))
+    }
+
+    /// Returns what its mapping was made for.
+    pub(crate) fn home(&self) -> &H {
+        &self.pages.home
     }
 
     /// Returns the number of bytes.

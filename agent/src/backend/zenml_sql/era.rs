@@ -1,6 +1,6 @@
 //! Which ZenML made the table: told from its columns, and the SQL that differs.
 
-use super::super::Scope;
+use super::super::{Scope, ScopeLabel};
 
 /// The columns of a table: name, and whether it may not be NULL.
 pub(super) type Columns = Vec<(String, bool)>;
@@ -52,12 +52,12 @@ impl Era {
     }
 
     /// What this era calls `scope`.
-    pub(super) fn label(self, scope: Scope) -> &'static str {
+    pub(super) fn label(self, scope: Scope) -> ScopeLabel {
         match (self, scope) {
-            (Self::B | Self::C, Scope::Private) => "user",
-            (Self::B | Self::C, Scope::Public) => "workspace",
-            (Self::D { .. }, Scope::Private) => "private",
-            (Self::D { .. }, Scope::Public) => "public",
+            (Self::B | Self::C, Scope::Private) => ScopeLabel::User,
+            (Self::B | Self::C, Scope::Public) => ScopeLabel::Workspace,
+            (Self::D { .. }, Scope::Private) => ScopeLabel::Private,
+            (Self::D { .. }, Scope::Public) => ScopeLabel::Public,
         }
     }
 

@@ -82,7 +82,8 @@ impl Row {
     /// away or back.
     pub(super) fn version(&self) -> String {
         let empty = if self.empty { ":moved" } else { "" };
-        format!("{}:{}{empty}", dashed(&self.id), self.updated.replace(' ', "T"))
+        let updated = timestamp::short(&self.updated).unwrap_or_else(|| self.updated.replace(' ', "T"));
+        format!("{}:{updated}{empty}", dashed(&self.id))
     }
 }
 

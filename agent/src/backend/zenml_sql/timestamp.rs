@@ -26,6 +26,22 @@ pub(super) fn age(text: &str) -> Option<Duration> {
     utc(Timestamp::now()).duration_since(parse(text)?).try_into().ok()
 }
 
+/// Returns `text` in fewer characters, a different one for each; `None` when it is not written as ZenML writes it.
+///
+/// Microseconds since 1970 in base 36: versions hold it, and a cache holds many versions.
+pub(super) fn short(text: &str) -> Option<String> {
+    let time = parse(text).filter(|time| write(*time) == text)?;
+    let mut rest = u64::try_from(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond()).ok()?;
+    let mut digits = Vec::new();
+    loop {
+        digits.push(u32::try_from(rest % 36).ok().and_then(|digit| char::from_digit(digit, 36))?);
+        rest /= 36;
+        if rest == 0 {
+            return Some(digits.into_iter().rev().collect());
+        }
+    }
+}
+
 fn utc(timestamp: Timestamp) -> DateTime {
     timestamp.to_zoned(TimeZone::UTC).datetime()
 }
@@ -57,6 +73,19 @@ mod tests {
         check("2026-11-22 19:09:05.905544", "2026-11-22 19:09:05.905544");
         check("2026-01-02T03:04:05", "2026-01-02 03:04:05.000000");
         check("2026-01-02 03:04:05.000001999", "2026-01-02 03:04:05.000001");
+    }
+
+    #[test]
+    fn a_short_timestamp_is_another_for_each_time_and_only_of_what_zenml_writes() {
+        let check = |text: &str, expected: Option<&str>| assert_eq!(short(text).as_deref(), expected, "{text}");
+        check("1970-01-01 00:00:00.000000", Some("0"));
+        check("1970-01-01 00:00:00.000037", Some("11"));
+        check("2026-11-22 19:09:05.905544", Some("hoenohfnuw"));
+        check("2026-11-22 19:09:05.905545", Some("hoenohfnux"));
+        check("2026-11-22 19:09:05.9055449", None);
+        check("2026-11-22T19:09:05.905544", None);
+        check("1969-12-31 23:59:59.999999", None);
+        check("", None);
     }
 
     #[test]

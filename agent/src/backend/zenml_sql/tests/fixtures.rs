@@ -52,7 +52,7 @@ async fn scopes_and_ids_are_called_as_zenml_calls_them() {
         for (scopes, label) in [(Scopes::PrivateFirst, private), (Scopes::PublicFirst, public)] {
             let description = backend.describe(&["both_scopes"], scopes).await.expect("describe").remove(0);
             let description = description.expect("it is there");
-            assert_eq!(description.scope_label, Some(label), "{name}");
+            assert_eq!(description.scope_label.map(ScopeLabel::as_str), Some(label), "{name}");
             let id = description.id.expect("an id");
             let parts: Vec<_> = id.split('-').map(str::len).collect();
             assert_eq!(parts, [8, 4, 4, 4, 12], "{id}");

@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::super::{Backend, BackendError, Opened, Scopes, WriteBackend};
+use super::super::{Backend, BackendError, Opened, ScopeLabel, Scopes, WriteBackend};
 
 pub(super) const MIB: u64 = 1024 * 1024;
 

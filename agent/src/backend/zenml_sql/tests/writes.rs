@@ -143,7 +143,7 @@ async fn the_scope_changes_only_for_its_owner_and_without_a_clash() {
     assert_eq!(k(&*store.reader(), "a", Scopes::PublicOnly).await, "bob's");
 
     let private = store.writer().update("a", None, to_private()).await.expect("its owner's");
-    assert_eq!(private.scope_label, Some("private"));
+    assert_eq!(private.scope_label, Some(ScopeLabel::Private));
     assert_eq!(
         error(&*store.open(&Options { user: Some("bob"), ..Options::default() }).reader, "a").await,
         BackendError::NotFound
