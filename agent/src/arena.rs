@@ -16,6 +16,9 @@ use crate::sys::wiping::wipe;
 /// Bytes of the first region. Pages that are not used take no memory.
 const FIRST_REGION: usize = 256 * 1024;
 
+/// The least that is worth a mapping.
+const SMALLEST_REGION: usize = 64 * 1024;
+
 /// Bytes of a later region: small beside the usual limit on locked memory (8 MiB), so that most of it is used.
 const LARGEST_REGION: usize = 1024 * 1024;
 
@@ -109,7 +112,7 @@ impl Arena {
         let span = free.take(bytes).unwrap_or_else(|| {
             let region = self.next_region.load(Ordering::Relaxed);
             self.next_region.store((region * 2).min(LARGEST_REGION), Ordering::Relaxed);
-            let Ok((mut span, keeping)) = Span::map(bytes.max(region), Arc::clone(self)) else {
+            let Ok((mut span, keeping)) = self.map_region(bytes, region) else {
                 std::alloc::handle_alloc_error(std::alloc::Layout::new::<u8>())
             };
             if keeping == Keeping::Unlocked && !WARNED.swap(true, Ordering::Relaxed) {
@@ -123,6 +126,23 @@ impl Arena {
         });
         drop(free);
         Block { span }
+    }
+
+    /// Maps a region of `region` bytes, or `bytes` where that is more. Where so much cannot be locked, a smaller one that
+    /// can is better: many limits are below the usual size of a region.
+    fn map_region(self: &Arc<Self>, bytes: usize, region: usize) -> std::io::Result<(Span, Keeping)> {
+        let unlocked = match Span::map(bytes.max(region), Arc::clone(self))? {
+            (span, Keeping::Unlocked) => span,
+            kept => return Ok(kept),
+        };
+        let mut smaller = region / 2;
+        while smaller >= SMALLEST_REGION && smaller >= bytes {
+            match Span::map(smaller, Arc::clone(self))? {
+                (_, Keeping::Unlocked) => smaller /= 2,
+                kept => return Ok(kept),
+            }
+        }
+        Ok((unlocked, Keeping::Unlocked))
     }
 }
 

@@ -50,8 +50,10 @@ pub async fn check(
     let mut verdicts = BTreeMap::new();
     let mut calls = 0;
     if level != ValidationLevel::None {
-        let granted = parsed.iter().flatten().map(Reference::name).filter(|name| viewer.may_read(name));
-        let names: std::collections::BTreeSet<&str> = granted.collect();
+        // What the viewer may not read is answered without any look-up.
+        let granted =
+            parsed.iter().flatten().filter(|reference| viewer.may_read_key(reference.name(), reference.key()));
+        let names: std::collections::BTreeSet<&str> = granted.map(Reference::name).collect();
         (verdicts, calls) = look_up_all(resolver, names.into_iter().collect(), level, no_cache).await;
         if verdicts.values().any(|verdict| matches!(verdict, Verdict::Missing { .. })) {
             calls += resolver.list_for_hints().await;
@@ -168,12 +170,14 @@ fn answer(
         let names: Vec<_> = backends.iter().map(|backend| resolver.sources()[*backend].name.as_str()).collect();
         Some(names.join(", "))
     };
-    // Outside the grant: the same answer whether it exists or not.
+    // Outside the grant, at any level: the same answer whether it exists or not.
+    if !viewer.may_read_key(reference.name(), reference.key()) {
+        let missing =
+            if viewer.may_read(reference.name()) { CheckStatus::KeyMissing } else { CheckStatus::SecretMissing };
+        return (missing, None, None);
+    }
     let Some(verdict) = verdict else { return (CheckStatus::SecretMissing, None, None) };
     let wants_key = level == ValidationLevel::SecretAndKeyExists;
-    if wants_key && !viewer.may_read_key(reference.name(), reference.key()) {
-        return (CheckStatus::KeyMissing, None, None);
-    }
     match verdict {
         Verdict::Present { backend, keys } => {
             let missing = keys.as_ref().filter(|keys| wants_key && !keys.iter().any(|key| key == reference.key()));

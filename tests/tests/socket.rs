@@ -133,6 +133,8 @@ fn a_socket_that_vanishes_is_back_within_seconds() {
     std::fs::remove_file(agent.socket()).unwrap();
     let ((), took) = eventually("the socket is there again", || agent.socket().exists().then_some(()));
     remark(format_args!("the socket was back after {took:?} (promised: 5 s)"));
+    // It listens only once its mode is right.
+    eventually("it can be connected to", || Client::try_connect(agent.socket()).ok());
     assert_eq!(std::fs::symlink_metadata(agent.socket()).unwrap().mode() & 0o7777, 0o600);
     agent.client().value("canary", "value").expect(200);
 }

@@ -602,11 +602,13 @@ async fn while_a_required_audit_log_cannot_be_written_reads_are_refused_and_then
     while !setting.agent.audit.blocks() {
         tokio::task::yield_now().await;
     }
-    for target in ["/v1/secrets/db/password", "/v1/secrets/db"] {
+    for target in ["/v1/secrets/db/password", "/v1/secrets/db", "/v1/secrets"] {
         assert_eq!(setting.get(target).await.code(), "audit_unavailable", "{target}");
     }
     let resolve = "{\"references\": {\"a\": \"{{db.password}}\"}}";
     assert_eq!(setting.post("/v1/resolve", resolve).await.code(), "audit_unavailable");
+    let check = "{\"references\": [\"db.password\"]}";
+    assert_eq!(setting.post("/v1/check", check).await.code(), "audit_unavailable");
     assert_eq!(setting.get("/v1/health").await.status, 200);
     let text = String::from_utf8(setting.get("/metrics").await.body).expect("text");
     assert!(text.contains("\nkeyside_audit_failing 1\n"), "{text}");
@@ -624,5 +626,5 @@ async fn while_a_required_audit_log_cannot_be_written_reads_are_refused_and_then
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let operations: Vec<_> = lines.iter().map(|line| line["operation"].as_str().expect("text")).collect();
     assert_eq!(operations, ["read", "audit", "read"], "{lines:?}");
-    assert_eq!((&lines[1]["refused"], &lines[1]["lost"]), (&3.into(), &0.into()));
+    assert_eq!((&lines[1]["refused"], &lines[1]["lost"]), (&5.into(), &0.into()));
 }

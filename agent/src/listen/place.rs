@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdir, open, openat, stat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::ListenError;
+use super::{LONGEST_PATH, ListenError};
 
 /// A file, whatever it is called: its device and inode.
 pub(super) type Identity = (u64, u64);
@@ -62,12 +62,13 @@ impl Place {
     }
 
     /// Returns an address that leads into the directory that was checked, even if the path leads elsewhere by now.
-    /// `bind` takes no directory to begin from, so it goes by way of the descriptor; `None` where /proc is not mounted.
+    /// `bind` takes no directory to begin from, so it goes by way of the descriptor; `None` where /proc is not mounted,
+    /// and where a long name leaves no room for it: an address has 107 bytes.
     pub(super) fn address(&self) -> Option<PathBuf> {
         let descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
         // Through the link: the directory itself.
         let leads_here = stat(&descriptor).is_ok_and(|found| identity(&found) == self.identity());
-        leads_here.then(|| descriptor.join(&self.name))
+        leads_here.then(|| descriptor.join(&self.name)).filter(|address| address.as_os_str().len() <= LONGEST_PATH)
     }
 
     /// Tells whether the path still leads into this directory.
