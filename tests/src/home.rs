@@ -177,6 +177,10 @@ impl Home {
                 panic!("{} stands, {form}, in {place}:\n{}", canary.text(), String::from_utf8_lossy(bytes));
             }
         }
+        // A copy of a program has the words in it, too.
+        if bytes.starts_with(b"\x7fELF") {
+            return;
+        }
         let text = String::from_utf8_lossy(bytes);
         assert!(!text.contains("keyside: internal error"), "a panic shows in {place}:\n{text}");
     }
