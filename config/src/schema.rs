@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use keyside_protocol::settings::is_signal;
+
 /// One table.
 pub(crate) struct Table {
     pub(crate) name: &'static str,
@@ -417,10 +419,6 @@ fn is_plain(text: &str) -> bool {
 /// Names are not looked up: what a name means may change, and where to listen must not.
 fn is_listen(text: &str) -> bool {
     text.parse().is_ok_and(|address: SocketAddr| address.port() != 0)
-}
-
-fn is_signal(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-'))
 }
 
 fn is_reaction(text: &str) -> bool {

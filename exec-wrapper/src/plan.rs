@@ -9,7 +9,7 @@ use std::time::Duration;
 use keyside_protocol::code::Code;
 use keyside_protocol::message::Failure;
 use keyside_protocol::name::check_name;
-use keyside_protocol::settings::ExecSettings;
+use keyside_protocol::settings::{ExecSettings, is_signal};
 use keyside_protocol::template::TemplateError;
 
 use crate::args::{Written, cut};
@@ -355,18 +355,6 @@ fn refuse_what_a_memfd_cannot_be(files: &[FilePlan], secret_files: &[String], mi
     for name in secret_files {
         mistakes.add(format!("--secret-files {name}: with --files memfd every file needs a variable"), HINT);
     }
-}
-
-/// Accepts the names of signals, with or without SIG, and numbers.
-fn is_signal(text: &str) -> bool {
-    const NAMES: &[&str] = &[
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS",
-    ];
-    let upper = text.to_ascii_uppercase();
-    NAMES.contains(&upper.strip_prefix("SIG").unwrap_or(&upper))
-        || text.parse().is_ok_and(|number: u8| (1..=64).contains(&number))
 }
 
 fn bulk(text: &str, mistakes: &mut Mistakes) -> Option<Bulk> {

@@ -119,3 +119,16 @@ impl ExecSettings {
         }
     }
 }
+
+/// Tells whether a text is a signal as `on_change` and `restart_signal` name one: with or without `SIG`, in any case, or
+/// a number from 1 to 64.
+pub fn is_signal(text: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    let upper = text.to_ascii_uppercase();
+    NAMES.contains(&upper.strip_prefix("SIG").unwrap_or(&upper))
+        || text.parse().is_ok_and(|number: u8| (1..=64).contains(&number))
+}
