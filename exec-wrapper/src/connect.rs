@@ -18,8 +18,9 @@ use crate::{AgentMode, Globals};
 
 /// How often a socket that is not there yet is looked for.
 const RETRY: Duration = Duration::from_millis(100);
-/// How long a private agent may take to end by itself once its one client has left.
-const EMBEDDED_END: Duration = Duration::from_secs(5);
+/// How long a private agent may take to end by itself once its one client has left. It has nothing to save, and one that
+/// still waits for a back-end must not keep the command, or its exit code, waiting too.
+const EMBEDDED_END: Duration = Duration::from_millis(500);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -248,6 +249,16 @@ mod tests {
         assert_eq!((reply.status, reply.header("args")), (204, Some("--fd 0")));
         let process = format!("/proc/{}", connection.embedded.as_ref().expect("embedded").id());
         assert!(Path::new(&process).exists());
+        connection.end();
+        assert!(!Path::new(&process).exists());
+    }
+
+    #[test]
+    fn a_private_agent_that_does_not_end_by_itself_is_killed_and_reaped() {
+        let argv = ["/bin/sh", "-c", "exec sleep 1000"].map(OsString::from).to_vec();
+        let globals = Globals { embedded: Some(argv), agent: Some(AgentMode::Embedded), ..Globals::default() };
+        let connection = connect(&globals, None, Duration::ZERO).expect("a private agent");
+        let process = format!("/proc/{}", connection.embedded.as_ref().expect("embedded").id());
         connection.end();
         assert!(!Path::new(&process).exists());
     }

@@ -131,6 +131,8 @@ pub(crate) struct Refusal {
     pub(crate) failures: Vec<Failure>,
     /// Whether only transient failures stood in the way.
     pub(crate) transient: bool,
+    /// Whether the connection is of no further use.
+    unanswered: bool,
     retry_after: Option<Duration>,
 }
 
@@ -174,8 +176,9 @@ pub(crate) fn fetch(
             connection.end();
             return Err(refusal);
         }
-        // A socket is connected anew: the agent behind it may be another one by then.
-        if embedded {
+        // A socket is connected anew: the agent behind it may be another one by then. A private agent is kept, unless
+        // it owes an answer: that would be taken for the next one.
+        if embedded && !refusal.unanswered {
             kept = Some(connection);
         } else {
             connection.end();
@@ -189,7 +192,7 @@ fn no_connection(error: &ConnectError, wanted: &Wanted) -> Refusal {
     let code = if transient { Code::BackendUnavailable } else { Code::PeerRefused };
     let complaint = Complaint { what: error.to_string(), hint: error.hint() };
     let failures = wanted.all_failed(code, complaint.hint.as_deref());
-    Refusal { complaints: vec![complaint], failures, transient, retry_after: None }
+    Refusal { complaints: vec![complaint], failures, transient, unanswered: true, retry_after: None }
 }
 
 fn ask(
@@ -200,12 +203,17 @@ fn ask(
     embedded: bool,
 ) -> Result<Answers, Refusal> {
     let reply = client.send("POST", "/v1/resolve", &[], Some(body), timeout).map_err(|error| {
+        let hangs = matches!(error, ClientError::TimedOut { .. });
         let mut refusal = no_connection(&ConnectError::Client(error), wanted);
-        // A private agent that ends has said why on stderr, and would say it again.
-        if embedded && refusal.transient {
+        if embedded && hangs {
+            refusal.complaints[0].hint = Some(
+                "a back-end may hang or be slow; give it longer with --timeout, or try again with --wait".to_owned(),
+            );
+        } else if embedded && refusal.transient {
+            // A private agent that ends has said why on stderr, and would say it again.
             refusal.transient = false;
             refusal.complaints = vec![Complaint::new(
-                "the private agent ended or hung before it had answered",
+                "the private agent ended before it had answered",
                 "its own messages, above, say why",
             )];
         }
@@ -247,6 +255,7 @@ fn refusal(reply: &Reply, wanted: &Wanted) -> Refusal {
             complaints: vec![complaint],
             failures: wanted.all_failed(code, None),
             transient,
+            unanswered: false,
             retry_after,
         };
     };
@@ -254,11 +263,12 @@ fn refusal(reply: &Reply, wanted: &Wanted) -> Refusal {
     if failures.is_empty() {
         let failures = wanted.all_failed(code, hint.as_deref());
         let complaint = Complaint { what: format!("the agent refuses the request: {detail} ({code})"), hint };
-        return Refusal { complaints: vec![complaint], failures, transient: code.is_transient(), retry_after };
+        let transient = code.is_transient();
+        return Refusal { complaints: vec![complaint], failures, transient, unanswered: false, retry_after };
     }
     let complaints = failures.iter().map(|failure| complaint(failure, wanted)).collect();
     let transient = reply.status == 503 && failures.iter().all(|failure| failure.retry || failure.code.is_transient());
-    Refusal { complaints, failures, transient, retry_after }
+    Refusal { complaints, failures, transient, unanswered: false, retry_after }
 }
 
 fn complaint(failure: &Failure, wanted: &Wanted) -> Complaint {
@@ -271,4 +281,58 @@ fn complaint(failure: &Failure, wanted: &Wanted) -> Complaint {
         what.push_str(&format!("; wanted for {}", targets.join(", ")));
     }
     Complaint { what, hint: failure.hint.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyside_protocol::settings::ExecSettings;
+
+    use super::*;
+    use crate::AgentMode;
+    use crate::args::Written;
+
+    /// Asks a private agent that is this script; its socket is its stdin.
+    fn asked(script: &str, wait: Duration, timeout: Duration) -> Result<Answers, Refusal> {
+        let argv = ["/bin/sh", "-c", script].map(Into::into).to_vec();
+        let globals = Globals { embedded: Some(argv), agent: Some(AgentMode::Embedded), ..Globals::default() };
+        let written = Written {
+            env: vec!["A={{db.user}}".into()],
+            wait: Some(wait),
+            timeout: Some(timeout),
+            command: vec!["true".into()],
+            ..Written::default()
+        };
+        let plan = Plan::make(written, ExecSettings::default()).expect("a plan");
+        let wanted = Wanted::collect(&plan, &Inherited::default());
+        fetch(&globals, None, &plan, &wanted)
+    }
+
+    #[test]
+    fn a_private_agent_that_does_not_answer_in_time_is_a_transient_failure() {
+        let refusal = asked("exec sleep 1000", Duration::ZERO, Duration::from_millis(50)).err().expect("no answer");
+        assert!(refusal.transient && refusal.failures.iter().all(|failure| failure.retry));
+        assert!(refusal.complaints[0].what.contains("did not answer within 50ms"), "{refusal:?}");
+        assert!(refusal.complaints[0].hint.is_some());
+    }
+
+    #[test]
+    fn another_private_agent_is_asked_within_the_wait_after_one_that_did_not_answer() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let script = format!(
+            "read -r line; test -e {0} || {{ touch {0}; exec sleep 1000; }}; body='{1}'; \
+             printf 'HTTP/1.1 200 OK\\r\\ncontent-length: %s\\r\\n\\r\\n%s' ${{#body}} \"$body\" >&0; cat >/dev/null",
+            directory.path().join("asked").display(),
+            r#"{"generation":"g","values":{"0":"alice"},"secrets":{}}"#
+        );
+        let answers = asked(&script, Duration::from_secs(60), Duration::from_secs(2)).expect("the second one answers");
+        let reference = Reference::parse("{{db.user}}").expect("a reference");
+        // expose: a made-up value, compared.
+        assert_eq!(answers.value(&reference).expose(), b"alice");
+    }
+
+    #[test]
+    fn a_private_agent_that_ends_without_an_answer_is_not_started_again() {
+        let refusal = asked("exit 1", Duration::from_secs(600), Duration::from_secs(60)).err().expect("no answer");
+        assert!(!refusal.transient && refusal.complaints[0].what.contains("ended before"), "{refusal:?}");
+    }
 }
