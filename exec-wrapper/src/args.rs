@@ -145,7 +145,17 @@ pub(crate) fn parse(globals: &mut Globals, args: Vec<OsString>) -> Result<Asked,
 }
 
 fn take(globals: &mut Globals, written: &mut Written, option: &str, parser: &mut Parser) -> Result<(), Complaint> {
-    let mut value = || parser.value().map_err(|error| wrong(&error));
+    let mut value = || match parser.optional_value() {
+        Some(glued) => Ok(glued),
+        // The `--` that ends the options is no value that somebody meant.
+        None => match parser.value() {
+            Ok(dashes) if dashes == "--" => Err(Complaint::new(
+                format!("--{option} needs a value, and `--` ends the options"),
+                format!("write the value before `--`; a value that is really so is written --{option}=--"),
+            )),
+            value => value.map_err(|error| wrong(&error)),
+        },
+    };
     match option {
         "secret" => written.secret.push(text(option, value()?)?),
         "env-file" => written.env_file.push(path(option, value()?)?),
@@ -288,7 +298,7 @@ mod tests {
         let mut globals = Globals::default();
         match parse(&mut globals, args.iter().map(OsString::from).collect())? {
             Asked::Exec(written) => Ok((globals, written)),
-            _ => Err(Complaint::plain("not an exec")),
+            _ => Err(Complaint::new("not an exec", "a hint")),
         }
     }
 
@@ -313,6 +323,16 @@ mod tests {
     fn the_first_word_starts_the_command_without_two_dashes_too() {
         let (_, written) = written(&["--pristine", "env", "--pristine", "-0"]).expect("read");
         assert_eq!(written.command, ["env", "--pristine", "-0"]);
+    }
+
+    #[test]
+    fn an_option_without_its_value_does_not_take_the_two_dashes_for_it() {
+        for option in ["--env", "-e", "--secret", "-s", "--report", "--wait"] {
+            let complaint = written(&[option, "--", "true"]).expect_err("a missing value");
+            assert!(complaint.what.contains("needs a value") && complaint.hint.is_some(), "{complaint:?}");
+        }
+        let (_, written) = written(&["--secret=--", "-s--", "--", "true"]).expect("read");
+        assert_eq!((written.secret, written.command.len()), (vec!["--".to_owned(); 2], 1));
     }
 
     #[test]

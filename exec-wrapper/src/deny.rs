@@ -86,9 +86,12 @@ const NAMES: &[&str] = &[
 
 /// Tells whether a bulk name is refused. Proxy variables are read in either case by half of the world, hence here too.
 pub(crate) fn is_denied(name: &str) -> bool {
-    NAMES.contains(&name)
-        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b"_proxy")
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_denied_by_its_end(name)
+}
+
+/// Tells whether a name is refused for its end, so that no prefix makes it harmless.
+pub(crate) fn is_denied_by_its_end(name: &str) -> bool {
+    name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b"_proxy")
 }
 
 /// Tells whether `name` is a variable name: `[A-Za-z_][A-Za-z0-9_.-]*`.

@@ -6,7 +6,7 @@ use keyside_protocol::value::SecretValue;
 
 use crate::deny;
 use crate::environment::{Block, Inherited, Slot};
-use crate::files::{self, FileName, Files};
+use crate::files::{self, FileName, Files, Kind};
 use crate::limits::{self, Sized};
 use crate::plan::Plan;
 use crate::report::Complaint;
@@ -65,11 +65,13 @@ pub(crate) fn inject(
                 block.set(variable.as_bytes(), place.path_of(&file.name).as_os_str().as_encoded_bytes());
             }
         }
-        match place.directory() {
-            Some(path) => block.set(b"KEYSIDE_FILES", path.as_os_str().as_encoded_bytes()),
-            // One that was inherited leads to another step's files.
-            None => block.remove(b"KEYSIDE_FILES"),
+        if let Some(path) = place.directory() {
+            block.set(b"KEYSIDE_FILES", path.as_os_str().as_encoded_bytes());
         }
+    }
+    if plan.place.kind == Kind::Memfd {
+        // One that was inherited leads to another step's files.
+        block.remove(b"KEYSIDE_FILES");
     }
     complaints.extend(check_sizes(plan, &block));
     if !complaints.is_empty() {
@@ -118,10 +120,18 @@ fn inject_secrets(
                     "use --env VAR={{name.key}} for the keys you need, or --secret-files NAME",
                 ));
             } else if deny::is_denied(&name) {
-                complaints.push(Complaint::new(
-                    format!("the variable {name} may not be set by a whole secret (a key of {origin})"),
-                    format!("it steers programs; give a prefix (--secret PREFIX={origin}), or set it with --env {name}=TEMPLATE"),
-                ));
+                let by_name = format!("--env {name}='{{{{{origin}.{key}}}}}'");
+                let hint = if deny::is_denied_by_its_end(&name) {
+                    format!("it steers programs, whatever stands before it; set it by name: {by_name}")
+                } else if bulk.prefix.is_empty() {
+                    format!(
+                        "it steers programs; give a prefix (--secret PREFIX={origin}), or set it by name: {by_name}"
+                    )
+                } else {
+                    format!("it steers programs; give another prefix, or set it by name: {by_name}")
+                };
+                let what = format!("the variable {name} may not be set by a whole secret (a key of {origin})");
+                complaints.push(Complaint::new(what, hint));
             // expose: into the child's environment block.
             } else if is_free_of_nul(name.as_bytes(), value.expose(), complaints) {
                 block.set(name.as_bytes(), value.expose());

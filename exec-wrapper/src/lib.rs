@@ -143,15 +143,19 @@ fn exec(mut globals: Globals, args: Vec<OsString>, mut hardened: Hardened) -> Re
 
     if plan.check_only {
         let _waiting = EndingAsPidOne::begin();
-        let all_there = wanted.is_empty() || preview::check(&globals, socket.as_deref(), &plan, &wanted)?;
+        let all_there = if wanted.is_empty() {
+            preview::write_report(&plan, &[])?;
+            true
+        } else {
+            preview::check(&globals, socket.as_deref(), &plan, &wanted)?
+        };
         return Ok(if all_there { 0 } else { exit_code::FAILED });
     }
     launch::check_directory(&plan)?;
     let program = look_up_early(&plan, &inherited)?;
     if plan.dry_run {
         let verdict = if plan.has_files() { Some(files::foresee(&plan.place, owner(&plan))?) } else { None };
-        preview::dry_run(&plan, &inherited, verdict.as_ref(), program.as_deref())
-            .map_err(|_| Complaint::plain("cannot write to stdout"))?;
+        preview::dry_run(&plan, &inherited, verdict.as_ref(), program.as_deref())?;
         return Ok(0);
     }
 
@@ -180,7 +184,7 @@ fn exec(mut globals: Globals, args: Vec<OsString>, mut hardened: Hardened) -> Re
 }
 
 fn print(text: &str) -> Result<u8, Stop> {
-    report::print(text).map_err(|_| Complaint::plain("cannot write to stdout"))?;
+    report::print(text)?;
     Ok(0)
 }
 

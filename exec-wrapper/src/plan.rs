@@ -199,11 +199,22 @@ impl Plan {
         }
         let files = files.plans;
         mistakes.complaints.extend(files::check_together(files.iter().map(|file| &file.name)));
+        let place = place(
+            (written.files, written.files_dir, written.insecure_files),
+            (configured.files, configured.files_dir, configured.insecure_files),
+            &mut mistakes,
+        );
         let has_files = !files.is_empty() || !secret_files.is_empty();
         if has_files && by_env.contains(&b"KEYSIDE_FILES"[..]) {
             mistakes.add(
                 "the variable KEYSIDE_FILES is set by --env, but it holds the path of the step's files",
                 "choose another name",
+            );
+        }
+        if place.kind == Kind::Memfd && !has_files && by_env.contains(&b"KEYSIDE_FILES"[..]) {
+            mistakes.add(
+                "the variable KEYSIDE_FILES is set by --env, but with --files memfd it is unset",
+                "choose another name, or leave --files out",
             );
         }
         if files.iter().any(|file| file.variable.as_deref() == Some("KEYSIDE_FILES")) {
@@ -212,11 +223,6 @@ impl Plan {
                 "choose another name",
             );
         }
-        let place = place(
-            (written.files, written.files_dir, written.insecure_files),
-            (configured.files, configured.files_dir, configured.insecure_files),
-            &mut mistakes,
-        );
         if place.kind == Kind::Memfd {
             refuse_what_a_memfd_cannot_be(&files, &secret_files, &mut mistakes);
         }
@@ -227,6 +233,10 @@ impl Plan {
             mistakes.add("no command to run", "write it after the options: keyside exec ... -- CMD [ARG...]");
         }
         let user = written.user.or(configured.user).and_then(|text| user(&text, &mut mistakes));
+        let timeout = written.timeout.or(configured.timeout.map(|span| span.0)).unwrap_or(Duration::from_secs(15));
+        if timeout.is_zero() {
+            mistakes.add("--timeout must be longer than 0", "leave it out for 15s; `--wait 0` is what tries once only");
+        }
         if !mistakes.complaints.is_empty() {
             return Err(mistakes);
         }
@@ -240,7 +250,7 @@ impl Plan {
             resolve_inherited: !(written.no_resolve_env || configured.no_resolve_env.unwrap_or(false)),
             pristine: written.pristine || configured.pristine.unwrap_or(false),
             wait: written.wait.or(configured.wait.map(|span| span.0)).unwrap_or(Duration::from_secs(30)),
-            timeout: written.timeout.or(configured.timeout.map(|span| span.0)).unwrap_or(Duration::from_secs(15)),
+            timeout,
             user,
             chdir: written.chdir.or(configured.chdir.map(PathBuf::from)),
             report: written.report.or(configured.report.map(PathBuf::from)),

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use keyside_protocol::code::Code;
 use keyside_protocol::level::{LEVEL_VARIABLE, ValidationLevel};
-use keyside_protocol::message::{CheckReply, CheckRequest, CheckResult, CheckStatus, ListReply};
+use keyside_protocol::message::{CheckReply, CheckRequest, CheckResult, CheckStatus, Failure, ListReply};
 
 use crate::Globals;
 use crate::client::{Client, Reply, encode_segment};
@@ -23,7 +24,7 @@ pub(crate) fn dry_run(
     inherited: &Inherited,
     files: Option<&Verdict>,
     program: Option<&std::ffi::CStr>,
-) -> std::io::Result<()> {
+) -> Result<(), Complaint> {
     let mut out = String::new();
     let mut line = |target: String, source: String| {
         let _ = writeln!(out, "{} <- {}", report::printable(&target), report::printable(&source));
@@ -53,9 +54,12 @@ pub(crate) fn dry_run(
     for name in &plan.secret_files {
         line(format!("files {name}/*"), format!("every key of {name} (--secret-files)"));
     }
+    if plan.place.kind == Kind::Memfd {
+        line("variable KEYSIDE_FILES".to_owned(), "nothing: it is removed".to_owned());
+    } else if files.is_some() {
+        line("variable KEYSIDE_FILES".to_owned(), "the directory of the files".to_owned());
+    }
     if let Some(verdict) = files {
-        let told = if plan.place.kind == Kind::Memfd { "nothing: it is removed" } else { "the directory of the files" };
-        line("variable KEYSIDE_FILES".to_owned(), told.to_owned());
         let _ = writeln!(out, "{}", report::printable(&verdict.to_string()));
     }
     if let Some(program) = program {
@@ -79,10 +83,62 @@ fn sources(text: &Text) -> String {
 /// Asks `/v1/check` about every reference and prints one line each, as `keyside check` does. Tells whether all are
 /// there.
 pub(crate) fn check(globals: &Globals, socket: Option<&Path>, plan: &Plan, wanted: &Wanted) -> Result<bool, Stop> {
-    let level = level_of_the_caller()?;
-    let mut connection = connect(globals, socket, plan.wait)
-        .map_err(|error| Complaint { what: error.to_string(), hint: error.hint() })?;
-    let result = (|| {
+    let results = match ask(globals, socket, plan, wanted) {
+        Ok(results) => results,
+        Err(Unasked { complaint, code }) => {
+            let failures = wanted.all_failed(code, complaint.hint.as_deref());
+            let mut stop = Stop::from(complaint);
+            stop.complaints.extend(write_report(plan, &failures).err());
+            return Err(stop);
+        }
+    };
+    write_report(plan, &results.iter().filter_map(failure).collect::<Vec<_>>())?;
+    print_results(&results, wanted)?;
+    Ok(results.iter().all(|result| passes(result.status)))
+}
+
+/// Writes `--report`, where it is wanted.
+pub(crate) fn write_report(plan: &Plan, failures: &[Failure]) -> Result<(), Complaint> {
+    plan.report.as_ref().map_or(Ok(()), |path| report::write_failures(path, failures))
+}
+
+fn passes(status: CheckStatus) -> bool {
+    matches!(status, CheckStatus::Ok | CheckStatus::Skipped)
+}
+
+/// What a resolve would have called it.
+fn failure(result: &CheckResult) -> Option<Failure> {
+    let code = match result.status {
+        CheckStatus::Ok | CheckStatus::Skipped => return None,
+        CheckStatus::SecretMissing => Code::SecretNotFound,
+        CheckStatus::KeyMissing => Code::KeyNotFound,
+        CheckStatus::NotPermitted => Code::BackendDenied,
+        CheckStatus::Unavailable => Code::BackendUnavailable,
+        CheckStatus::Invalid => Code::InvalidReference,
+    };
+    let backends = result.backend.as_deref().unwrap_or_default().split(", ").filter(|name| !name.is_empty());
+    Some(Failure {
+        reference: result.reference.clone(),
+        code,
+        backends: backends.map(str::to_owned).collect(),
+        retry: code.is_transient(),
+        hint: result.hint.clone(),
+    })
+}
+
+/// Why nothing was checked.
+struct Unasked {
+    complaint: Complaint,
+    code: Code,
+}
+
+fn ask(globals: &Globals, socket: Option<&Path>, plan: &Plan, wanted: &Wanted) -> Result<Vec<CheckResult>, Unasked> {
+    let level = level_of_the_caller().map_err(|complaint| Unasked { complaint, code: Code::InvalidRequest })?;
+    let mut connection = connect(globals, socket, plan.wait).map_err(|error| {
+        let code = if error.is_transient() { Code::BackendUnavailable } else { Code::PeerRefused };
+        Unasked { complaint: Complaint { what: error.to_string(), hint: error.hint() }, code }
+    })?;
+    let results = (|| {
         let client = connection.client();
         let request = CheckRequest {
             references: wanted.references.keys().map(ToString::to_string).collect(),
@@ -101,13 +157,16 @@ pub(crate) fn check(globals: &Globals, socket: Option<&Path>, plan: &Plan, wante
         Ok(results)
     })();
     connection.end();
-    let results: Vec<CheckResult> = result.map_err(|complaint: Complaint| Stop::from(complaint))?;
+    results
+}
+
+fn print_results(results: &[CheckResult], wanted: &Wanted) -> Result<(), Complaint> {
     let width = results.iter().map(|result| result.reference.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
-    for result in &results {
-        let passes = matches!(result.status, CheckStatus::Ok | CheckStatus::Skipped);
+    for result in results {
         let backend = result.backend.as_ref().filter(|backend| !backend.is_empty());
-        let backend = backend.map(|backend| format!("{} {backend}", if passes { "in" } else { "asked" }));
+        let backend =
+            backend.map(|backend| format!("{} {backend}", if passes(result.status) { "in" } else { "asked" }));
         let remark = backend.into_iter().chain(result.hint.clone()).collect::<Vec<_>>().join("; ");
         let line = format!(
             "{:<14}  {:<width$}  {}  {remark}",
@@ -118,8 +177,7 @@ pub(crate) fn check(globals: &Globals, socket: Option<&Path>, plan: &Plan, wante
         out.push_str(report::printable(&line).trim_end());
         out.push('\n');
     }
-    report::print(&out).map_err(|_| Complaint::plain("cannot write to stdout"))?;
-    Ok(results.iter().all(|result| matches!(result.status, CheckStatus::Ok | CheckStatus::Skipped)))
+    report::print(&out)
 }
 
 fn level_of_the_caller() -> Result<Option<ValidationLevel>, Complaint> {
@@ -131,7 +189,7 @@ fn level_of_the_caller() -> Result<Option<ValidationLevel>, Complaint> {
 
 /// Looks for a whole secret in the list, which reads no value. In byte order the name itself comes first among those
 /// that begin with it.
-fn whole(client: &mut Client, name: &str, plan: &Plan) -> Result<CheckStatus, Complaint> {
+fn whole(client: &mut Client, name: &str, plan: &Plan) -> Result<CheckStatus, Unasked> {
     let target = format!("/v1/secrets?prefix={}&size=1", encode_segment(name));
     let reply = send(client, "GET", &target, None, plan)?;
     let list: ListReply = serde_json::from_slice(reply.body()).map_err(|_| not_of_this_protocol())?;
@@ -142,23 +200,29 @@ fn whole(client: &mut Client, name: &str, plan: &Plan) -> Result<CheckStatus, Co
     })
 }
 
-fn send(client: &mut Client, method: &str, target: &str, body: Option<&[u8]>, plan: &Plan) -> Result<Reply, Complaint> {
-    let reply = client
-        .send(method, target, &[], body, plan.timeout)
-        .map_err(|error| Complaint { what: error.to_string(), hint: error.hint() })?;
+fn send(client: &mut Client, method: &str, target: &str, body: Option<&[u8]>, plan: &Plan) -> Result<Reply, Unasked> {
+    let reply = client.send(method, target, &[], body, plan.timeout).map_err(|error| {
+        let code = if error.is_transient() { Code::BackendUnavailable } else { Code::PeerRefused };
+        Unasked { complaint: Complaint { what: error.to_string(), hint: error.hint() }, code }
+    })?;
     match reply.problem() {
-        Some(problem) => Err(Complaint {
-            what: format!("the agent refuses the request: {} ({})", problem.detail, problem.code),
-            hint: problem.hint,
+        Some(problem) => Err(Unasked {
+            complaint: Complaint {
+                what: format!("the agent refuses the request: {} ({})", problem.detail, problem.code),
+                hint: problem.hint,
+            },
+            code: problem.code,
         }),
         None if reply.status == 200 => Ok(reply),
-        None => Err(Complaint::plain(format!("the agent answered with HTTP status {} and no reason", reply.status))),
+        None => Err(unlike_an_agent(format!("the agent answered with HTTP status {} and no reason", reply.status))),
     }
 }
 
-fn not_of_this_protocol() -> Complaint {
-    Complaint::new(
-        "the agent's reply cannot be read",
-        "is it a Keyside agent, at most two minor versions apart from this program?",
-    )
+fn not_of_this_protocol() -> Unasked {
+    unlike_an_agent("the agent's reply cannot be read".to_owned())
+}
+
+fn unlike_an_agent(what: String) -> Unasked {
+    let hint = "is it a Keyside agent, at most two minor versions apart from this program?";
+    Unasked { complaint: Complaint::new(what, hint), code: Code::Internal }
 }

@@ -19,11 +19,6 @@ impl Complaint {
     pub(crate) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { what: what.into(), hint: Some(hint.into()) }
     }
-
-    /// A complaint that needs no hint.
-    pub(crate) fn plain(what: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: None }
-    }
 }
 
 /// Why the command was not started: the exit code and everything that is wrong, all at once.
@@ -78,10 +73,14 @@ pub(crate) fn note(what: &str) {
 }
 
 /// Writes a result to stdout, whole.
-pub(crate) fn print(text: &str) -> std::io::Result<()> {
+pub(crate) fn print(text: &str) -> Result<(), Complaint> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        Complaint::new(
+            format!("cannot write to stdout: {}", error.kind()),
+            "whoever reads it has gone, or the disk it leads to is full; let it lead elsewhere",
+        )
+    })
 }
 
 /// Writes `--report FILE`: a JSON array of failures, empty when there was none.

@@ -86,7 +86,7 @@ impl Wanted {
     }
 
     /// Returns one failure for each thing that is wanted, for when nobody could be asked.
-    fn all_failed(&self, code: Code, hint: Option<&str>) -> Vec<Failure> {
+    pub(crate) fn all_failed(&self, code: Code, hint: Option<&str>) -> Vec<Failure> {
         let names = self.references.keys().map(ToString::to_string).chain(self.secrets.keys().cloned());
         let failure = |reference| Failure {
             reference,

@@ -136,3 +136,23 @@ fn user_without_root_is_refused() {
     let run = ran(wrapper.current_dir("/"));
     assert!(run.code == Some(125) || run.code == Some(126), "{run:?}");
 }
+
+#[test]
+fn an_option_never_takes_the_two_dashes_or_no_time_at_all_for_its_value() {
+    let place = Place::with_agent();
+    place.run(&["--env", "--", "echo", "hi"]).refused(125, &["--env needs a value", "hint: "]);
+    place.run(&["--secret", "--", "true"]).refused(125, &["--secret needs a value", "hint: "]);
+    place.run(&["--timeout", "0", "--", "true"]).refused(125, &["--timeout must be longer than 0", "hint: "]);
+    place.write("config/keyside/keyside.toml", "[exec]\ntimeout = \"0s\"\n");
+    place.run(&["--", "true"]).refused(125, &["--timeout must be longer than 0", "hint: "]);
+}
+
+#[test]
+fn a_stdout_that_cannot_be_written_is_told_with_a_hint() {
+    let place = Place::without_agent();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+    let child = place.wrapper(&["--dry-run", "--", "true"]).stdout(full).output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&child.stderr).into_owned();
+    assert_eq!(child.status.code(), Some(125), "{stderr}");
+    assert!(stderr.starts_with("keyside: cannot write to stdout") && stderr.contains("\nhint: "), "{stderr}");
+}

@@ -1,6 +1,6 @@
 //! Variables: where values come from, in which order, and what is refused.
 
-use crate::harness::{CANARY, Place, ran};
+use crate::harness::{CANARY, Place, ran, reply};
 
 #[test]
 fn an_inherited_reference_is_resolved_in_place_and_everything_else_keeps_bytes_and_order() {
@@ -190,4 +190,39 @@ fn check_only_prints_one_line_a_reference_and_starts_nothing() {
     let lines: Vec<_> =
         run.stdout.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(lines, ["ok {{db.a}}", "secret_missing {{no.b}}", "ok tls"]);
+}
+
+#[test]
+fn a_proxy_in_a_whole_secret_is_refused_with_the_way_that_works() {
+    let place = Place::with_agent();
+    for flag in ["proxy", "P_=proxy"] {
+        let stderr = place.run(&["-s", flag, "--", "true"]).refused(125, &["http_proxy='{{proxy.http_proxy}}'"]);
+        assert!(!stderr.contains("prefix"), "{stderr}");
+    }
+    place.run(&["-e", "P_http_proxy={{proxy.http_proxy}}", "--", "printenv", "P_http_proxy"]).printed("http://evil\n");
+}
+
+#[test]
+fn check_only_writes_its_failures_into_the_report() {
+    let place = Place::with_script(|_, line, _| match line {
+        line if line.starts_with("POST /v1/check ") => reply(
+            200,
+            r#"{"level":"SECRET_AND_KEY_EXISTS","ok":false,"backend_calls":1,"results":[{"reference":"{{db.a}}","status":"ok","backend":"x"},{"reference":"{{no.b}}","status":"secret_missing","backend":"x, y","hint":"try db"}]}"#,
+        ),
+        _ => reply(503, r#"{"type":"urn:x","title":"t","status":503,"code":"not_ready","detail":"d"}"#),
+    });
+    let report = place.path("report.json");
+    let shown = report.display().to_string();
+    let read =
+        || -> serde_json::Value { serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON") };
+    let run = place.run(&["--check-only", "--report", &shown, "-e", "A={{db.a}}{{no.b}}", "--", "true"]);
+    assert_eq!(run.code, Some(125), "{run:?}");
+    let expected = serde_json::json!([{"reference": "{{no.b}}", "code": "secret_not_found", "backends": ["x", "y"], "retry": false, "hint": "try db"}]);
+    assert_eq!(read(), expected);
+    // Where the whole request is refused, nothing could be checked.
+    place.run(&["--check-only", "--report", &shown, "-s", "tls", "--", "true"]).refused(125, &["d (not_ready)"]);
+    assert_eq!((&read()[0]["reference"], &read()[0]["code"]), (&"tls".into(), &"not_ready".into()));
+    // Where nothing is to be resolved, nothing fails.
+    place.run(&["--check-only", "--report", &shown, "--", "true"]).printed("");
+    assert_eq!(read(), serde_json::json!([]));
 }

@@ -102,6 +102,7 @@ fn known() -> BTreeMap<&'static str, BTreeMap<&'static str, &'static str>> {
         ("db", BTreeMap::from([("password", CANARY), ("user", "alice"), ("template", "{{db.user}} ${HOME}")])),
         ("tls", BTreeMap::from([("cert.pem", "CERT\n"), ("key", "KEY")])),
         ("evil", BTreeMap::from([("LD_PRELOAD", "/evil.so"), ("OK", "1")])),
+        ("proxy", BTreeMap::from([("http_proxy", "http://evil")])),
         ("odd", BTreeMap::from([("a b", "1"), ("1x", "2")])),
         ("nul", BTreeMap::from([("key", "a\0b")])),
         ("path", BTreeMap::from([("../x", "1")])),

@@ -36,9 +36,10 @@ fn the_variable_of_the_directory_is_gone_with_memfds_and_a_dry_run_says_so() {
     ran(&mut wrapper).printed("unset\n");
     let run = place.run(&[&args[..], &["--dry-run", "--", "true"]].concat());
     assert!(run.stdout.contains("variable KEYSIDE_FILES <- nothing: it is removed\n"), "{run:?}");
-    // Without a file nothing is touched.
-    ran(place.wrapper(&["--files", "memfd", "--", "printenv", "KEYSIDE_FILES"]).env("KEYSIDE_FILES", "mine"))
-        .printed("mine\n");
+    // Without a file too.
+    let args = ["--files", "memfd", "-e", "X=1", "--", "sh", "-c", "echo ${KEYSIDE_FILES-unset}"];
+    ran(place.wrapper(&args).env("KEYSIDE_FILES", "/of/another/step")).printed("unset\n");
+    place.run(&["--files", "memfd", "-e", "KEYSIDE_FILES=x", "--", "true"]).refused(125, &["KEYSIDE_FILES", "hint: "]);
 }
 
 #[test]
