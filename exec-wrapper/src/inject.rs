@@ -11,6 +11,7 @@ use crate::limits::{self, Sized};
 use crate::plan::Plan;
 use crate::report::Complaint;
 use crate::resolve::{Answers, is_passed_through};
+use crate::sys;
 
 /// Composes the environment block, and writes the files if there are any.
 pub(crate) fn inject(
@@ -78,6 +79,7 @@ pub(crate) fn inject(
         return Err(complaints);
     }
     if let Some(place) = place {
+        let _limit = sys::FileSizeFails::begin();
         for (name, content) in &files {
             place.write(name, content).map_err(|complaint| vec![complaint])?;
         }

@@ -108,6 +108,14 @@ fn no_directory(directory: &Path, why: &str) -> Complaint {
     )
 }
 
+/// What is to be known by whoever starts the step as PID 1; none for any other process, and with `--init never`.
+pub(crate) fn duties_left_undone(plan: &Plan) -> Option<&'static str> {
+    (plan.init && sys::is_pid_one()).then_some(
+        "as PID 1 the command has to reap orphans and handle signals itself, for --init auto does nothing in this version; \
+         start it under an init, or say --init never",
+    )
+}
+
 /// Becomes the command: the user, the directory, the core limit and SIGPIPE as the child is to have them, then execve.
 /// Returns only on failure.
 pub(crate) fn become_child(

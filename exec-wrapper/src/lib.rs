@@ -159,6 +159,11 @@ fn exec(mut globals: Globals, args: Vec<OsString>, mut hardened: Hardened) -> Re
         return Ok(0);
     }
 
+    if globals.verbose > 0
+        && let Some(duties) = launch::duties_left_undone(&plan)
+    {
+        report::note(duties);
+    }
     let files = make_files(&plan, &globals)?;
     let answers = if wanted.is_empty() {
         Answers::default()

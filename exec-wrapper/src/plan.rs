@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// Secrets of which every key becomes a file.
     pub(crate) secret_files: Vec<String>,
     pub(crate) place: Place,
+    /// Whether the duties of PID 1 are wanted where we are PID 1.
+    pub(crate) init: bool,
     pub(crate) resolve_inherited: bool,
     pub(crate) pristine: bool,
     pub(crate) wait: Duration,
@@ -237,10 +239,12 @@ impl Plan {
         if timeout.is_zero() {
             mistakes.add("--timeout must be longer than 0", "leave it out for 15s; `--wait 0` is what tries once only");
         }
+        let init = written.init.or(configured.init).as_deref() != Some("never");
         if !mistakes.complaints.is_empty() {
             return Err(mistakes);
         }
         Ok(Self {
+            init,
             secrets,
             variables,
             passed_through,

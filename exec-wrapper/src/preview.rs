@@ -12,6 +12,7 @@ use crate::client::{Client, Reply, encode_segment};
 use crate::connect::connect;
 use crate::environment::{Inherited, Slot};
 use crate::files::{Kind, Verdict};
+use crate::launch;
 use crate::plan::Plan;
 use crate::report::{self, Complaint, Stop};
 use crate::resolve::{Wanted, is_passed_through};
@@ -64,11 +65,16 @@ pub(crate) fn dry_run(
     }
     if let Some(program) = program {
         let _ = writeln!(out, "command {}", report::printable(&program.to_string_lossy()));
-        let resident = if files.is_some_and(Verdict::has_cleaner) {
+        let mut resident = if files.is_some_and(Verdict::has_cleaner) {
             "no; a cleaner removes the files when the command has ended"
         } else {
             "no"
-        };
+        }
+        .to_owned();
+        if let Some(duties) = launch::duties_left_undone(plan) {
+            resident.push_str("; ");
+            resident.push_str(duties);
+        }
         let _ = writeln!(out, "stays resident: {resident}");
     }
     report::print(&out)

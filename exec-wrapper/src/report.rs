@@ -5,6 +5,8 @@ use std::path::Path;
 
 use keyside_protocol::message::Failure;
 
+use crate::sys;
+
 /// One thing that is wrong, and what to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Complaint {
@@ -87,6 +89,7 @@ pub(crate) fn print(text: &str) -> Result<(), Complaint> {
 pub(crate) fn write_failures(path: &Path, failures: &[Failure]) -> Result<(), Complaint> {
     let mut json = serde_json::to_vec_pretty(failures).unwrap_or_else(|_| b"[]".to_vec());
     json.push(b'\n');
+    let _limit = sys::FileSizeFails::begin();
     std::fs::write(path, json).map_err(|error| {
         Complaint::new(
             format!("cannot write the report {}: {}", path.display(), error.kind()),

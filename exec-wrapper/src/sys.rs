@@ -81,6 +81,40 @@ pub(crate) fn restore_sigpipe() {
     set_sigpipe(if SIGPIPE_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL });
 }
 
+/// While it lives, a write beyond the limit of file sizes fails instead of ending this process by SIGXFSZ. Dropped, it
+/// leaves the disposition as it was.
+pub(crate) struct FileSizeFails(Option<libc::sigaction>);
+
+impl FileSizeFails {
+    /// Begins.
+    pub(crate) fn begin() -> Self {
+        let mut ignored = MaybeUninit::<libc::sigaction>::zeroed();
+        let mut before = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: an all-zero sigaction is valid (empty mask, no flags), and only its handler is set, to a constant;
+        // `before` is a writable one, written by the call.
+        Self(unsafe {
+            (*ignored.as_mut_ptr()).sa_sigaction = libc::SIG_IGN;
+            let set = libc::sigaction(libc::SIGXFSZ, ignored.as_ptr(), before.as_mut_ptr()) == 0;
+            set.then(|| before.assume_init())
+        })
+    }
+}
+
+impl Drop for FileSizeFails {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // SAFETY: what the kernel told us itself.
+            unsafe { libc::sigaction(libc::SIGXFSZ, before, ptr::null_mut()) };
+        }
+    }
+}
+
+/// Tells whether this process is PID 1 of its namespace.
+pub(crate) fn is_pid_one() -> bool {
+    // SAFETY: no arguments, no failure.
+    unsafe { libc::getpid() == 1 }
+}
+
 /// Returns the environment block as the kernel gave it, entry by entry, those without `=` and repeated ones too.
 pub(crate) fn inherited_environment() -> Vec<&'static CStr> {
     unsafe extern "C" {
@@ -146,8 +180,7 @@ impl EndingAsPidOne {
     /// Begins; does nothing for any other process, which these signals end anyway. A signal that is ignored or blocked
     /// stays so.
     pub(crate) fn begin() -> Self {
-        // SAFETY: no arguments, no failure.
-        if unsafe { libc::getpid() } != 1 {
+        if !is_pid_one() {
             return Self(Vec::new());
         }
         let is_default = |signal: &c_int| {

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::name::FileName;
 use super::place::{Owner, Place};
+use super::reach;
 use super::strength::Medium;
 use super::sweep::sweep;
 use super::tree::{self, Umask, give, kind, may_be_changed_by_others, open_component};
@@ -99,6 +100,7 @@ impl Directory {
     pub(super) fn write(&self, name: &FileName, content: &SecretValue) -> Result<(), Complaint> {
         tree::write(self.fd.as_fd(), name, content, self.owner).map_err(|error| {
             let hint = match error {
+                Errno::FBIG => tree::FILE_SIZE_HINT,
                 Errno::NOSPC | Errno::DQUOT => "the directory is full; name a larger one with --files-dir",
                 _ => "name another directory with --files-dir",
             };
@@ -112,6 +114,7 @@ pub(super) fn foresee(place: &Place, owner: Owner) -> Result<(PathBuf, Medium), 
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     if let Some(dir) = &place.dir {
         let path = absolute(dir)?;
+        check_reach(&path, owner)?;
         let parent = path.parent().unwrap_or(&path);
         let fd = rustix::fs::open(&path, flags, Mode::empty()).or_else(|error| match error {
             Errno::NOENT => rustix::fs::open(parent, flags, Mode::empty()),
@@ -128,6 +131,20 @@ pub(super) fn foresee(place: &Place, owner: Owner) -> Result<(PathBuf, Medium), 
         }
     }
     Err(nowhere())
+}
+
+/// Only a named directory is looked at: those that we name ourselves are everybody's to search.
+fn check_reach(base: &Path, owner: Owner) -> Result<(), Complaint> {
+    let Some(barred) = reach::obstacle(base, owner) else { return Ok(()) };
+    Err(Complaint::new(
+        format!(
+            "uid {}, whom the step runs as, cannot reach the files directory {}: it may not search {}",
+            owner.uid,
+            base.display(),
+            barred.display()
+        ),
+        "name a directory that the step's user can reach with --files-dir",
+    ))
 }
 
 fn cannot_make(path: &Path, error: Errno) -> Complaint {
@@ -198,6 +215,7 @@ fn roots(place: &Place, owner: Owner) -> impl Iterator<Item = Root> {
 fn base(place: &Place, owner: Owner) -> Result<(PathBuf, OwnedFd), Complaint> {
     if let Some(dir) = &place.dir {
         let path = absolute(dir)?;
+        check_reach(&path, owner)?;
         let fd = open_base(&path, owner, true)?;
         return permitted(&path, medium(&fd), place).map(|()| (path, fd));
     }

@@ -12,7 +12,7 @@ use rustix::io::{Errno, FdFlags};
 
 use super::name::FileName;
 use super::place::Owner;
-use super::tree::{give, kind};
+use super::tree::{FILE_SIZE_HINT, give, kind};
 use crate::report::Complaint;
 
 /// Shells use the descriptors up to 9 in their scripts; a file there would be overwritten by `exec 3>log`.
@@ -62,7 +62,8 @@ impl Memfds {
     pub(super) fn write(&self, name: &FileName, content: &SecretValue) -> Result<(), Complaint> {
         // expose: into a sealed memfd of mode 0400.
         self.fill(self.of(name), content.expose()).map_err(|error| {
-            Complaint::new(format!("cannot write the file {name} into a memfd: {}", kind(error)), "use --files dir")
+            let hint = if error == Errno::FBIG { FILE_SIZE_HINT } else { "use --files dir" };
+            Complaint::new(format!("cannot write the file {name} into a memfd: {}", kind(error)), hint)
         })
     }
 

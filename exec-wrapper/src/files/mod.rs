@@ -7,6 +7,7 @@
 //! * `choose`: which kind it becomes; asking for `auto` means `private` where that can be had, else `dir`.
 //! * `private`, `directory`, `memfd`: one file for each kind. `private` and `memfd` die with their last user by
 //!   themselves; a `directory` needs the cleaner.
+//! * `reach`: whether the step's user can come as far as its files.
 //! * `sweep`: what dead steps left in a directory's base.
 //! * `tree`: writing files below a directory of ours.
 //! * `strength`: what is told about each kind.
@@ -17,6 +18,7 @@ mod memfd;
 mod name;
 mod place;
 mod private;
+mod reach;
 mod strength;
 mod sweep;
 mod tree;

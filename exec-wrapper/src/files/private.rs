@@ -23,6 +23,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::directory::absolute;
 use super::name::FileName;
 use super::place::{Owner, Place};
+use super::reach;
 use super::tree::{self, Umask, kind, may_be_changed_by_others};
 use crate::report::Complaint;
 use crate::sys;
@@ -51,6 +52,8 @@ pub(super) enum Obstacle {
     NotEmpty(PathBuf),
     #[error("{} belongs to uid {uid}, who could take the mount away", .path.display())]
     Foreign { path: PathBuf, uid: u32 },
+    #[error("uid {uid}, whom the step runs as, may not search {}", .path.display())]
+    Unreachable { path: PathBuf, uid: u32 },
     #[error("{} was replaced while it was being mounted on", .0.display())]
     Replaced(PathBuf),
     #[error("{}", .0.what)]
@@ -67,6 +70,7 @@ impl Obstacle {
             Self::Refused { .. } => {
                 "a seccomp filter or a security module stands in the way; use --files auto or --files dir"
             }
+            Self::Unreachable { .. } => "name a directory that the step's user can reach with --files-dir",
             Self::Point { .. } | Self::NotEmpty(_) | Self::Foreign { .. } | Self::Replaced(_) => {
                 "name an empty directory, or one that can be made, with --files-dir, or use --files dir"
             }
@@ -91,6 +95,7 @@ impl Private {
         let path = point_of(place)?;
         let (mount, noswap) = file_system(owner)?;
         check_root()?;
+        check_reach(&path, owner)?;
         let seen = make_point(&path, owner)?;
         if let Some(parent) = path.parent()
             && open_point(parent).is_ok_and(|parent| may_be_changed_by_others(&parent))
@@ -138,6 +143,7 @@ impl Private {
     pub(super) fn write(&self, name: &FileName, content: &SecretValue) -> Result<(), Complaint> {
         tree::write(self.root.as_fd(), name, content, self.owner).map_err(|error| {
             let hint = match error {
+                Errno::FBIG => tree::FILE_SIZE_HINT,
                 Errno::NOSPC => "a private file system takes 256 MiB and 65,536 files; use --files dir for more",
                 _ => "try --files dir",
             };
@@ -152,6 +158,7 @@ pub(super) fn foresee(place: &Place, owner: Owner) -> Result<(PathBuf, bool), Ob
     let path = point_of(place)?;
     let (_, noswap) = file_system(owner)?;
     check_root()?;
+    check_reach(&path, owner)?;
     match check_point(&path, owner) {
         Err(Obstacle::Point { error: Errno::NOENT, .. }) => {
             let above = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
@@ -218,6 +225,14 @@ fn check_root() -> Result<(), Obstacle> {
             Err(Obstacle::Chroot)
         }
         _ => Ok(()),
+    }
+}
+
+/// The mount point itself does not count: the step sees the root of its own file system there.
+fn check_reach(path: &Path, owner: Owner) -> Result<(), Obstacle> {
+    match path.parent().and_then(|parent| reach::obstacle(parent, owner)) {
+        Some(path) => Err(Obstacle::Unreachable { path, uid: owner.uid }),
+        None => Ok(()),
     }
 }
 

@@ -13,6 +13,9 @@ use super::place::Owner;
 /// How deep a step's own directories inside ours are followed when they are removed.
 const MAX_DEPTH: usize = 32;
 
+/// What to do about a file that may not grow so far.
+pub(super) const FILE_SIZE_HINT: &str = "raise the limit of file sizes for the step (ulimit -f)";
+
 /// Holds the umask while directories are made: under one that takes the owner's own bits, we could not even open what we
 /// made. Put back on drop, since the child inherits it.
 pub(super) struct Umask(Mode);

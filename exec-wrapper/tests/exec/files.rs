@@ -1,8 +1,12 @@
 //! Files of every kind: what they hold, what they may be called, and that nothing of them stays.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::harness::{CANARY, Place, Step, agent_at, answer, eventually, is_empty, may_mount, memory, ran};
+use crate::harness::{
+    CANARY, Place, Step, WRAPPER, agent_at, answer, eventually, is_empty, is_root, may_mount, memory, ran,
+};
 
 /// The kinds that have a directory, as far as they can be had here.
 fn kinds_with_directory(test: &str) -> Vec<&'static str> {
@@ -258,4 +262,74 @@ fn lenient_leaves_a_malformed_place_in_template_files_only() {
 fn without_files_the_variable_is_not_touched() {
     let place = Place::without_agent();
     ran(place.wrapper(&["--", "printenv", "KEYSIDE_FILES"]).env("KEYSIDE_FILES", "mine")).printed("mine\n");
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_a_failure_that_is_told_and_no_end_by_a_signal() {
+    let place = Place::with_agent();
+    let run = |kind: &str, flags: &str| {
+        let script = format!("ulimit -f 0; exec {WRAPPER} --files {kind} {flags} -- echo started");
+        ran(place.program("sh").args(["-c", &script]))
+    };
+    let mut kinds = vec!["dir", "memfd"];
+    let point = place.path("point");
+    let private = format!("private --files-dir {}", point.display());
+    if may_mount("a_limit_of_file_sizes_is_a_failure_that_is_told_and_no_end_by_a_signal") {
+        kinds.push(&private);
+    }
+    for kind in kinds {
+        run(kind, "-F A={{db.user}}").refused(125, &["cannot write the file A", "ulimit -f"]);
+    }
+    let report = format!("--report {}", place.path("report.json").display());
+    run("dir", &report).refused(125, &["cannot write the report"]);
+}
+
+#[test]
+fn the_step_gets_the_disposition_of_sigxfsz_it_would_have_had() {
+    let place = Place::with_agent();
+    let run = |before: &str, wrapper: &str| {
+        let script = format!("{before} exec {wrapper} grep ^SigIgn /proc/self/status");
+        let run = ran(place.program("sh").args(["-c", &script]));
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        run.stdout
+    };
+    let wrapper = format!("{WRAPPER} --files memfd -F A={{{{db.user}}}} --");
+    for before in ["", "trap '' XFSZ;"] {
+        assert_eq!(run(before, &wrapper), run(before, ""));
+    }
+    assert_ne!(run("", ""), run("trap '' XFSZ;", ""));
+}
+
+#[test]
+fn a_place_that_the_steps_user_cannot_reach_is_refused() {
+    const TEST: &str = "a_place_that_the_steps_user_cannot_reach_is_refused";
+    if !is_root(TEST) {
+        return;
+    }
+    let place = Place::with_agent();
+    let memory = memory();
+    let barred = memory.path().join("barred");
+    std::fs::create_dir(&barred).expect("made");
+    let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("our own");
+    set(memory.path(), 0o755);
+    set(&barred, 0o700);
+    let run = |kind: &str, more: &[&str]| {
+        let point = barred.join(kind);
+        let mut wrapper = place.wrapper(&["--user", "1234:77", "--files", kind, "-f", "a={{db.user}}", "--files-dir"]);
+        ran(wrapper.arg(&point).args(more).args(["--", "sh", "-c", "cat $KEYSIDE_FILES/a"]))
+    };
+    let shown = barred.display().to_string();
+    let mut kinds = vec!["dir", "auto"];
+    if may_mount(TEST) {
+        kinds.push("private");
+    }
+    for kind in &kinds {
+        run(kind, &[]).refused(125, &["uid 1234", &shown, "--files-dir"]);
+        run(kind, &["--dry-run"]).refused(125, &["uid 1234", &shown, "--files-dir"]);
+    }
+    assert!(is_empty(&barred));
+    set(&barred, 0o711);
+    for kind in &kinds {
+        run(kind, &[]).printed("alice");
+    }
 }

@@ -61,3 +61,20 @@ fn as_pid_1_the_step_gets_the_dispositions_it_would_have_had() {
     }
     assert_ne!(run("", ""), run("trap '' TERM HUP;", ""));
 }
+
+#[test]
+fn as_pid_1_it_is_told_that_nothing_stays_for_its_duties() {
+    let place = Place::without_agent();
+    let Some(namespace) = pid_namespace(&place, "as_pid_1_it_is_told_that_nothing_stays_for_its_duties") else {
+        return;
+    };
+    let run = |flags: &[&str]| {
+        let run = ran(place.program("unshare").args(namespace).arg(WRAPPER).args(flags).args(["--", "true"]));
+        assert_eq!(run.code, Some(0), "{run:?}");
+        format!("{}{}", run.stdout, run.stderr).contains("as PID 1 the command has to reap orphans")
+    };
+    assert!(run(&["--dry-run"]) && run(&["-v"]));
+    assert!(!run(&[]) && !run(&["--dry-run", "--init", "never"]) && !run(&["-v", "--init", "never"]));
+    // Any other process has no such duties.
+    assert!(!place.run(&["--dry-run", "--", "true"]).stdout.contains("PID 1"));
+}
