@@ -74,6 +74,8 @@ pub struct Outlook {
     pub due: Option<Tick>,
     /// How long what is known counts where nothing is held.
     pub ttl: Duration,
+    /// The places that definitely have none, where that leaves open whether a later one has it.
+    pub lacking: Vec<usize>,
 }
 
 /// What a watcher is told.
@@ -282,7 +284,9 @@ impl Board {
         let due = match outlook.sight {
             Sight::Unknown => {
                 let due = match watched.known {
-                    Some(known) if !watched.suspect => known.after(outlook.ttl),
+                    Some(known) if !watched.suspect && !watched.is_told_of(&outlook.lacking) => {
+                        known.after(outlook.ttl)
+                    }
                     _ => now,
                 };
                 Some(due.max(watched.retry_at.unwrap_or(due)))
@@ -456,6 +460,12 @@ impl Watched {
             failures: 0,
             retry_at: None,
         }
+    }
+
+    /// Tells whether what is told is a secret of one of `places`. When these have it no longer, it is not to be told on
+    /// until its ttl is over, although memory does not know what is there instead.
+    fn is_told_of(&self, places: &[usize]) -> bool {
+        self.present && self.mark.as_ref().is_some_and(|mark| places.contains(&mark.place))
     }
 
     fn definite(&mut self, now: Tick) {

@@ -19,6 +19,7 @@ impl Resolver {
         let cache = self.cache();
         let mut due: Option<Tick> = None;
         let mut ttl = Duration::MAX;
+        let mut lacking = Vec::new();
         let mut call_at = |at: Tick| due = Some(due.map_or(at, |due: Tick| due.min(at)));
         for (backend, source) in self.sources.iter().enumerate() {
             ttl = ttl.min(cache.ttl(self.places[backend]).max(LEAST_SPAN));
@@ -39,7 +40,7 @@ impl Resolver {
                             failing,
                         })
                     };
-                    return Outlook { sight, due, ttl };
+                    return Outlook { sight, due, ttl, lacking };
                 }
                 Glance::Absent { error, since } => {
                     // Where it is polled, the listing tells when it appears.
@@ -48,13 +49,14 @@ impl Resolver {
                     }
                     let goes_on = error == BackendError::NotFound || source.denied_means_absent;
                     if !goes_on {
-                        return Outlook { sight: Sight::Absent, due, ttl };
+                        return Outlook { sight: Sight::Absent, due, ttl, lacking };
                     }
+                    lacking.push(self.places[backend]);
                 }
-                Glance::Nothing => return Outlook { sight: Sight::Unknown, due, ttl },
+                Glance::Nothing => return Outlook { sight: Sight::Unknown, due, ttl, lacking },
             }
         }
-        Outlook { sight: Sight::Absent, due, ttl: ttl.min(Duration::from_secs(3600)) }
+        Outlook { sight: Sight::Absent, due, ttl: ttl.min(Duration::from_secs(3600)), lacking }
     }
 
     /// Tells whether listings show every change of a back-end.
@@ -123,7 +125,8 @@ impl Resolver {
         let now = Tick::now();
         let mut outlook = self.outlook(name, now);
         if let (Sight::Unknown, Ok(sight)) = (&outlook.sight, answer) {
-            outlook = Outlook { sight: sight.clone(), due: Some(now.after(outlook.ttl)), ttl: outlook.ttl };
+            outlook.sight = sight.clone();
+            outlook.due = Some(now.after(outlook.ttl));
         }
         self.watches().settle(name, outlook, now);
     }

@@ -20,15 +20,15 @@ fn mark(revision: u64, confirmed: u64) -> Mark {
 
 fn present(mark: Mark) -> Outlook {
     let due = mark.confirmed.after(mark.ttl);
-    Outlook { sight: Sight::Present(mark), due: Some(due), ttl: TTL }
+    Outlook { sight: Sight::Present(mark), due: Some(due), ttl: TTL, lacking: Vec::new() }
 }
 
 fn absent() -> Outlook {
-    Outlook { sight: Sight::Absent, due: None, ttl: TTL }
+    Outlook { sight: Sight::Absent, due: None, ttl: TTL, lacking: Vec::new() }
 }
 
 fn unknown() -> Outlook {
-    Outlook { sight: Sight::Unknown, due: None, ttl: TTL }
+    Outlook { sight: Sight::Unknown, due: None, ttl: TTL, lacking: Vec::new() }
 }
 
 struct Scene {
@@ -187,6 +187,32 @@ fn one_call_is_asked_for_at_a_time_and_failures_back_off() {
     scene.board.asked("a", true, at(61), 1.0);
     scene.board.touch("a", true);
     assert!(scene.settle(unknown(), at(62)), "something says that it is another now");
+}
+
+#[test]
+fn a_secret_that_its_back_end_lost_is_asked_for_at_once_where_memory_does_not_know_what_it_hid() {
+    let mut scene = Scene::new();
+    let id = scene.watcher(&["a"]);
+    let lost = |places: &[usize]| Outlook { lacking: places.to_vec(), ..unknown() };
+    scene.board.settle("a", present(mark(1, 0)), at(0));
+    assert!(!scene.settle(lost(&[]), at(1)), "evicted: it rests until its ttl");
+    assert!(!scene.settle(lost(&[5]), at(1)), "another never had it");
+    assert!(scene.settle(lost(&[0]), at(2)));
+    assert!(!scene.settle(lost(&[0]), at(2)), "one call at a time");
+    scene.board.asked("a", false, at(2), 1.0);
+    assert!(!scene.settle(lost(&[0]), at(2)), "a failure backs off");
+    let again = scene.board.next_look().expect("it is tried again");
+    assert!(again < at(60), "not only when its ttl is over");
+    assert!(scene.settle(lost(&[0]), again));
+    scene.board.settle("a", present(Mark { place: 1, ..mark(2, 3) }), at(3));
+    scene.board.asked("a", true, at(3), 1.0);
+    assert_eq!(scene.told(id), ["change a 2"]);
+    assert!(!scene.settle(lost(&[0]), at(4)), "what is told is of another now: evicted");
+    assert!(scene.settle(lost(&[0, 1]), at(5)));
+    scene.board.settle("a", absent(), at(5));
+    scene.board.asked("a", true, at(5), 1.0);
+    assert_eq!(scene.told(id), ["delete a 2"]);
+    assert!(!scene.settle(lost(&[0, 1]), at(6)), "nothing is told any more that could be wrong");
 }
 
 #[test]

@@ -138,6 +138,25 @@ async fn what_a_listing_says_of_an_absent_secret_or_of_a_better_back_end_is_look
 }
 
 #[tokio::test]
+async fn what_the_first_back_end_lost_is_looked_for_in_the_next_at_once_though_that_one_is_not_listed() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("k", "first")]).with("x", &[("k", "v")]));
+    let legacy = Arc::new(FakeBackend::new().with("db", &[("k", "second")]));
+    let (setting, _attending) = setting(&[("store", &store, false), ("legacy", &legacy, false)], Vec::new()).attended();
+    let mut watcher = setting.watch("secret=db&secret=x").await;
+    let (_, hello) = watcher.event().await;
+    assert_eq!(hello["revisions"].as_object().map(serde_json::Map::len), Some(2), "{hello}");
+    assert_eq!(legacy.calls(), 0);
+    store.remove("db", Scope::Public);
+    store.remove("x", Scope::Public);
+    setting.agent.resolver.list(0).await.expect("listed");
+    let both = async { std::collections::BTreeSet::from([watcher.told().await, watcher.told().await]) };
+    let told =
+        tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("long before the ttl is over");
+    assert_eq!(told, ["change db".to_owned(), "delete x".to_owned()].into());
+    assert_eq!((legacy.fetches_of("db"), legacy.fetches_of("x"), legacy.lists()), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn a_name_outside_the_grant_closes_the_door_for_all_before_any_call() {
     let store = store();
     let grants = vec![grant(9, &[("db", Some(&["user"])), ("gone", None)])];
