@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use keyside_protocol::level::ValidationLevel;
 use keyside_protocol::message::{CheckReply, CheckResult, CheckStatus};
+use keyside_protocol::name::{check_key, check_name};
 use keyside_protocol::reference::Reference;
 
 use crate::access::Viewer;
@@ -34,6 +35,13 @@ enum Verdict {
     },
 }
 
+/// Tells what is wrong with a reference that is well-formed and yet names what no secret or key can be called, by the
+/// rules of the routes that take names. No back-end is to be asked for it.
+pub(crate) fn check_names(reference: &Reference) -> Result<(), String> {
+    check_name(reference.name()).map_err(|error| format!("not a secret's name: {error}"))?;
+    check_key(reference.key()).map_err(|error| format!("not a key's name: {error}"))
+}
+
 /// Checks every reference and answers in the order asked.
 ///
 /// `NONE` calls no back-end. `SECRET_EXISTS` reads no value. A secret that is named often is looked up once. What the
@@ -46,7 +54,11 @@ pub async fn check(
     level: ValidationLevel,
     no_cache: bool,
 ) -> CheckReply {
-    let parsed: Vec<_> = references.iter().map(|text| Reference::parse_lenient(text)).collect();
+    let parse = |text: &String| {
+        let reference = Reference::parse_lenient(text).map_err(|error| error.to_string())?;
+        check_names(&reference).map(|()| reference)
+    };
+    let parsed: Vec<_> = references.iter().map(parse).collect();
     let mut verdicts = BTreeMap::new();
     let mut calls = 0;
     if level != ValidationLevel::None {
@@ -64,7 +76,7 @@ pub async fn check(
         .zip(&parsed)
         .map(|(text, reference)| {
             let (status, backend, hint) = match reference {
-                Err(error) => (CheckStatus::Invalid, None, Some(error.to_string())),
+                Err(hint) => (CheckStatus::Invalid, None, Some(hint.clone())),
                 Ok(_) if level == ValidationLevel::None => (CheckStatus::Skipped, None, None),
                 Ok(reference) => answer(resolver, viewer, reference, level, verdicts.get(reference.name())),
             };

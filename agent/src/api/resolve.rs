@@ -19,6 +19,7 @@ use super::{Agent, Connection, Reply, request};
 use crate::access::Viewer;
 use crate::audit::{Draft, Subject};
 use crate::backend::BackendError;
+use crate::check::check_names;
 use crate::near_miss::nearest;
 use crate::resolver::{Found, Incomplete, Miss};
 
@@ -52,18 +53,22 @@ pub(super) async fn resolve(
     let wanted = parse(&asked, &mut failures);
 
     let mut names = BTreeSet::new();
+    let mut granted = Vec::new();
     for reference in wanted.values().flat_map(Wanted::references) {
         let (name, key) = (reference.name(), reference.key());
         if agent.audit.is_on() {
             draft.secrets.push(Subject::key(name, key));
         }
+        if let Err(hint) = check_names(reference) {
+            failures.add(reference.to_string(), Code::InvalidReference, Vec::new(), false, Some(hint));
         // Outside the grant: decided before any look-up.
-        if !viewer.may_read(name) {
+        } else if !viewer.may_read(name) {
             failures.add(reference.to_string(), Code::SecretNotFound, Vec::new(), false, None);
         } else if !viewer.may_read_key(name, key) {
             failures.add(reference.to_string(), Code::KeyNotFound, Vec::new(), false, None);
         } else {
             names.insert(name);
+            granted.push(reference);
         }
     }
     for name in &asked.secrets {
@@ -91,7 +96,8 @@ pub(super) async fn resolve(
     if misses.values().any(|miss| miss.error == BackendError::NotFound) {
         agent.resolver.list_for_hints().await;
     }
-    for reference in wanted.values().flat_map(Wanted::references) {
+    // A key outside the grant has its answer, though its secret was looked up for another.
+    for reference in granted {
         let (name, key) = (reference.name(), reference.key());
         if let Some(miss) = misses.get(name) {
             add_miss(agent, viewer, &mut failures, reference.to_string(), name, miss);

@@ -13,6 +13,7 @@ use crate::resolver::Source;
 use crate::resolver::tests::{options, policy};
 
 mod admin;
+mod resolve;
 mod watch;
 
 const OWN_UID: u32 = 7;

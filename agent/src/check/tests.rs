@@ -31,6 +31,27 @@ async fn none_calls_no_back_end_and_passes_everything_well_formed() {
 }
 
 #[tokio::test]
+async fn what_no_secret_or_key_can_be_called_is_invalid_without_a_call() {
+    let store = Arc::new(FakeBackend::new());
+    let resolver = resolver(&[("store", &store)]);
+    let long = format!("{{{{{}.b}}}}", "ü".repeat(256));
+    let references = ["{{a\0.b}}", "{{a\u{1b}.b}}", "{{a.b\0}}", &long, "a\0.b"];
+    for level in [ValidationLevel::None, ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
+        let reply = run(&resolver, &references, level).await;
+        assert_eq!((reply.ok, reply.backend_calls), (false, 0));
+        for result in &reply.results {
+            let hint = result.hint.as_deref().unwrap_or_default();
+            assert_eq!((result.status, &result.backend), (CheckStatus::Invalid, &None), "{}", result.reference);
+            assert!(hint.starts_with("not a "), "{hint}");
+        }
+    }
+    assert_eq!(store.calls(), 0);
+    let longest = format!("{{{{{}.b}}}}", "ü".repeat(255));
+    let reply = run(&resolver, &[&longest, "{{a.b\u{1b}}}"], ValidationLevel::SecretAndKeyExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::SecretMissing, CheckStatus::SecretMissing]);
+}
+
+#[tokio::test]
 async fn secret_exists_reads_no_value() {
     let store = Arc::new(FakeBackend::new().with("db", &[("k", "v")]));
     let reply =
