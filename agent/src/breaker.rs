@@ -56,6 +56,13 @@ impl Breaker {
         }
     }
 
+    /// There is news of the back-end itself: the pause is over, and the next failure begins the first one again.
+    pub fn nudged(&mut self) {
+        if self.open_until.take().is_some() {
+            *self = Self { failures: FAILURES_TO_OPEN - 1, ..Self::default() };
+        }
+    }
+
     /// A call that was let through ended without telling anything about the back-end.
     pub fn abandoned(&mut self) {
         self.trial = false;
@@ -99,6 +106,26 @@ mod tests {
             breaker.failed(at(3_000), 1.0);
         }
         assert!(breaker.admits(at(8_000)));
+    }
+
+    #[test]
+    fn news_of_the_back_end_ends_the_pause_and_a_failure_begins_the_first_again() {
+        let mut breaker = Breaker::default();
+        breaker.nudged();
+        for _ in 0..9 {
+            breaker.failed(at(0), 1.0);
+        }
+        assert!(!breaker.admits(at(4_000)));
+        breaker.nudged();
+        assert!(breaker.admits(at(4_000)) && !breaker.is_open());
+        breaker.failed(at(4_000), 1.0);
+        assert!(!breaker.admits(at(4_999)), "one failure is enough");
+        assert!(breaker.admits(at(5_000)));
+        breaker.nudged();
+        assert!(breaker.admits(at(5_000)), "whatever a trial under way may bring");
+        breaker.nudged();
+        breaker.failed(at(5_000), 1.0);
+        assert!(breaker.is_open(), "being told again is no answer");
     }
 
     #[test]

@@ -40,13 +40,18 @@ async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval:
     let mut failing = false;
     let mut failures = 0;
     loop {
-        if let Some(changes) = &mut changes {
+        if let Some(changes) = &mut changes
+            && changes.has_changed().unwrap_or_default()
+        {
             changes.mark_unchanged();
+            source.nudge();
         }
         source.polled();
         match resolver.list(backend).await {
             Ok(listing) if failing || tries == 0 => {
-                failing = false;
+                if std::mem::take(&mut failing) {
+                    resolver.watches().recovered();
+                }
                 tracing::info!(backend = source.name, secrets = listing.len(), "back-end answers");
             }
             Ok(_) => {}
@@ -73,7 +78,7 @@ async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval:
         tries += 1;
         tokio::select! {
             () = timer.sleep(wait) => {}
-            () = changed(&mut changes) => {}
+            () = changed(&mut changes) => source.nudge(),
         }
     }
 }

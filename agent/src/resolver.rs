@@ -204,6 +204,12 @@ impl Source {
         self.reader.changes()
     }
 
+    /// Takes in that the back-end itself has told of a change: what was wrong with it may be right now, so that no pause
+    /// keeps a call from finding out.
+    pub fn nudge(&self) {
+        lock(&self.breaker).nudged();
+    }
+
     /// Tells whether it has answered at least once, with whatever.
     pub fn has_answered(&self) -> bool {
         lock(&self.health).answered_once

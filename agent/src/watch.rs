@@ -253,6 +253,20 @@ impl Board {
         true
     }
 
+    /// Has every name looked at whose last call failed, as if it were the first time; tells whether there is one.
+    fn recovered(&mut self) -> bool {
+        let mut any = false;
+        for (name, watched) in self.names.iter_mut().filter(|(_, watched)| watched.retry_at.is_some()) {
+            watched.retry_at = None;
+            watched.failures = 0;
+            if !std::mem::replace(&mut watched.touched, true) {
+                self.touched.push(Arc::clone(name));
+            }
+            any = true;
+        }
+        any
+    }
+
     /// Returns the names to look at now.
     fn take_due(&mut self, now: Tick) -> Vec<Arc<str>> {
         let mut due = std::mem::take(&mut self.touched);
@@ -544,6 +558,13 @@ impl Hub {
         board.watchers.values().for_each(|watcher| watcher.post.ring());
         drop(board);
         self.touched.notify_one();
+    }
+
+    /// After a back-end answers again: has what could not be told be asked for without waiting out its back-off.
+    pub fn recovered(&self) {
+        if self.watchers() > 0 && self.board().recovered() {
+            self.touched.notify_one();
+        }
     }
 
     /// Returns each watched name with the mark it has, if it is there.

@@ -27,6 +27,7 @@ pub struct FakeBackend {
     state: Mutex<State>,
     held: watch::Sender<usize>,
     calls: watch::Sender<usize>,
+    changes: Option<watch::Sender<u64>>,
 }
 
 struct State {
@@ -96,7 +97,19 @@ impl FakeBackend {
             }),
             held: watch::channel(0).0,
             calls: watch::channel(0).0,
+            changes: None,
         }
+    }
+
+    /// Tells of changes by itself: whenever [`tell`](Self::tell) says so.
+    pub fn telling(mut self) -> Self {
+        self.changes = Some(watch::channel(0).0);
+        self
+    }
+
+    /// Tells of a change.
+    pub fn tell(&self) {
+        self.changes.as_ref().expect("it is `telling`").send_modify(|count| *count += 1);
     }
 
     /// Adds a public secret.
@@ -378,6 +391,10 @@ impl Backend for FakeBackend {
         self.arrive(|state| state.lists += 1).await?;
         let state = self.state();
         Ok(state.secrets.iter().map(|((name, scope), entry)| state.describe(name, *scope, entry)).collect())
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        self.changes.as_ref().map(watch::Sender::subscribe)
     }
 
     async fn close(&self) {

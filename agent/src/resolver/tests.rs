@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::backend::Scope;
 use crate::backend::fake::FakeBackend;
+use crate::refresh;
+use crate::timer::Timer;
 
 pub(crate) fn policy() -> Policy {
     Policy {
@@ -183,6 +185,34 @@ async fn after_five_failures_the_back_end_is_given_a_pause() {
     }
     // The pause is drawn at random and may be short, so a trial call may have slipped in between.
     assert!(store.fetches() < 20, "{}", store.fetches());
+}
+
+#[tokio::test]
+async fn a_back_end_that_tells_of_a_change_is_asked_whatever_pause_it_is_given() {
+    const ROUNDS: usize = 40;
+    let store = Arc::new(FakeBackend::new().telling().with("db", &[("k", "v")]));
+    let resolver = resolver(&[("store", &store)]);
+    let timer = Arc::new(Timer::start().expect("a thread"));
+    let polling = tokio::spawn(refresh::run(Arc::clone(&resolver), timer, Duration::from_secs(3600), 0.0));
+    store.calls_reach(1).await;
+    store.fail_always(FakeBackend::transient());
+    let told = async {
+        for _ in 0..ROUNDS {
+            // Readers in between make the pause no shorter.
+            assert!(value(&resolver, "db", "k").await.is_err());
+            let calls = store.calls();
+            store.tell();
+            store.calls_reach(calls + 1).await;
+        }
+        store.recover();
+        store.tell();
+        while value(&resolver, "db", "k").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Waiting for the pauses instead takes minutes.
+    tokio::time::timeout(Duration::from_secs(45), told).await.expect("no pause is waited out");
+    polling.abort();
 }
 
 #[tokio::test]

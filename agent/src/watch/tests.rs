@@ -216,6 +216,19 @@ fn a_secret_that_its_back_end_lost_is_asked_for_at_once_where_memory_does_not_kn
 }
 
 #[test]
+fn what_failed_is_asked_for_at_once_when_its_back_end_answers_again() {
+    let mut scene = Scene::new();
+    scene.watcher(&["a"]);
+    assert!(!scene.board.recovered(), "nothing failed");
+    assert!(scene.settle(unknown(), at(0)));
+    scene.board.asked("a", false, at(0), 1.0);
+    assert!(!scene.settle(unknown(), at(0)));
+    assert!(scene.board.recovered());
+    assert_eq!(scene.board.take_due(at(0)), ["a".into()]);
+    assert!(scene.settle(unknown(), at(0)));
+}
+
+#[test]
 fn an_older_answer_that_comes_late_is_not_told() {
     let mut scene = Scene::new();
     let id = scene.watcher(&["a"]);
