@@ -48,6 +48,30 @@ fn a_change_in_the_store_a_deletion_and_its_return_reach_a_watcher_without_a_val
 }
 
 #[test]
+fn what_vanishes_from_the_first_back_end_is_told_though_the_next_was_never_asked() {
+    let home = Home::new();
+    let (first, second) = (home.fresh("first").with_extension("yaml"), home.fresh("second").with_extension("yaml"));
+    let entry = |name: &str, value: &str| format!("{name}:\n  k: {value}\n  zenml_schema_name: arbitrary\n");
+    // `b25l` and `dHdv` are the words one and two.
+    std::fs::write(&first, entry("db", "b25l") + &entry("x", "b25l")).unwrap();
+    std::fs::write(&second, entry("db", "dHdv")).unwrap();
+    let agent = home.agent_with(&format!(
+        "[agent]\nprecedence = [\"first\", \"second\"]\n\
+         [cache]\npoll_interval = \"1h\"\nttl = \"1h\"\nnegative_ttl = \"1h\"\nmax_stale = \"2h\"\n\
+         [backend.first]\ntype = \"local\"\npath = \"{}\"\n[backend.second]\ntype = \"local\"\npath = \"{}\"\n",
+        first.display(),
+        second.display()
+    ));
+    let mut watcher = agent.client();
+    assert_eq!(watcher.watch("secret=db&secret=x")["revisions"].as_object().unwrap().len(), 2);
+    std::fs::write(&first, entry("other", "b25l")).unwrap();
+    let mut told = [watcher.told(), watcher.told()];
+    told.sort();
+    assert_eq!(told, ["change db", "delete x"]);
+    assert_eq!(agent.client().secret("db").expect(200).json()["backend"], "second");
+}
+
+#[test]
 fn a_watcher_hears_of_a_change_when_a_reader_would_read_it() {
     let home = Home::new();
     let store = home.planted();
