@@ -35,6 +35,7 @@ pub mod stream;
 mod sys;
 mod text;
 
+pub use files::left_behind;
 pub use hardening::hide_panic_messages;
 
 use std::convert::Infallible;

@@ -21,7 +21,7 @@ use crate::report::Complaint;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 /// Where every Linux has memory for everybody.
-const SHARED_MEMORY: &str = "/dev/shm";
+pub(super) const SHARED_MEMORY: &str = "/dev/shm";
 
 /// A fresh directory of ours, locked. It is removed by its cleaner, not by drop.
 pub(crate) struct Directory {
@@ -278,7 +278,7 @@ fn token() -> Option<String> {
     (filled == bytes.len()).then(|| format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -32,6 +32,7 @@ pub(crate) use directory::Directory;
 pub(crate) use name::{FileName, check_together};
 pub(crate) use place::{Kind, Owner, Place};
 pub(crate) use strength::Verdict;
+pub use sweep::left_behind;
 pub(crate) use tree::empty;
 
 use crate::report::Complaint;

@@ -1,13 +1,12 @@
 //! Where a step's secret files go, how strong that is, and what steps that were killed have left.
 
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::fs::fstatfs;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsopen};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::CapabilitySet;
 
 use super::finding::{Findings, Verdict};
@@ -34,9 +33,7 @@ pub(super) fn look(findings: &mut Findings) {
     let in_runtime = runtime.as_deref().is_some_and(is_memory);
     let memory = if in_runtime { runtime.as_deref() } else { is_memory(shm).then_some(shm) };
     mode_of_auto(own_mount(), memory, findings);
-    let own = rustix::process::geteuid().as_raw();
-    let bases = runtime.map(|runtime| runtime.join("keyside")).into_iter().chain([shm.join(format!("keyside-{own}"))]);
-    left_over(&bases.flat_map(|base| abandoned(&base, SETTLED)).collect::<Vec<_>>(), findings);
+    left_over(&keyside_exec_wrapper::left_behind(SETTLED), findings);
 }
 
 fn runtime_directory(runtime: Option<&Path>, findings: &mut Findings) {
@@ -128,41 +125,6 @@ fn is_memory(path: &Path) -> bool {
     fstatfs(&directory).is_ok_and(|found| matches!(found.f_type as u64 & 0xFFFF_FFFF, TMPFS_MAGIC | RAMFS_MAGIC))
 }
 
-/// Returns the directories of steps in `base` that no cleaner holds and whose process is gone.
-fn abandoned(base: &Path, settled: Duration) -> Vec<PathBuf> {
-    let own = rustix::process::geteuid().as_raw();
-    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Some(pid) = pid_of(name) else { return false };
-            let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-            let Ok(directory) = File::options().read(true).custom_flags(flags).open(path) else { return false };
-            let Ok(found) = directory.metadata() else { return false };
-            let made = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            let is_settled = SystemTime::now().duration_since(made).is_ok_and(|age| age >= settled);
-            // A cleaner holds the lock for as long as its step lives; ours goes with the descriptor.
-            found.uid() == own
-                && is_settled
-                && !is_alive(pid)
-                && flock(&directory, FlockOperation::NonBlockingLockShared).is_ok()
-        })
-        .collect()
-}
-
-fn is_alive(pid: i32) -> bool {
-    let pid = Pid::from_raw(pid);
-    pid.is_some_and(|pid| !matches!(pidfd_open(pid, PidfdFlags::empty()), Err(rustix::io::Errno::SRCH)))
-}
-
-/// Reads `<pid>` or `<pid>.<n>`, the names of steps' directories.
-fn pid_of(name: &str) -> Option<i32> {
-    let (pid, number) = name.split_once('.').unwrap_or((name, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits(pid) && digits(number) { pid.parse().ok() } else { None }
-}
-
 fn left_over(paths: &[PathBuf], findings: &mut Findings) {
     const CHECK: &str = "left-over files";
     if paths.is_empty() {
@@ -174,27 +136,13 @@ fn left_over(paths: &[PathBuf], findings: &mut Findings) {
         CHECK,
         Verdict::Insecure,
         format!("steps that were killed together with their cleaner have left {}", shown.join(", ")),
-        "remove them; the next step with files of this user does so too",
+        "remove them; the next step with files of the same user does so too",
     );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_no_cleaner_holds_and_no_process_stands_behind_is_left_over() {
-        let base = tempfile::tempdir().expect("a directory");
-        // Above every possible pid (PID_MAX_LIMIT is 2^22).
-        for name in ["4194999", "4194998", "notes", &std::process::id().to_string()] {
-            std::fs::create_dir(base.path().join(name)).expect("writable");
-        }
-        let held = File::open(base.path().join("4194998")).expect("readable");
-        flock(&held, FlockOperation::NonBlockingLockExclusive).expect("free");
-        assert_eq!(abandoned(base.path(), Duration::ZERO), [base.path().join("4194999")]);
-        assert_eq!(abandoned(base.path(), Duration::from_secs(3600)), [] as [PathBuf; 0], "it may be a start's");
-        assert_eq!(abandoned(&base.path().join("none"), Duration::ZERO), [] as [PathBuf; 0]);
-    }
 
     #[test]
     fn without_any_memory_to_write_to_secret_files_are_insecure() {
