@@ -62,7 +62,7 @@ pub struct GlobalArgs {
     #[arg(long, value_name = "auto|socket|embedded", hide_possible_values = true)]
     pub agent: Option<AgentArg>,
     /// Trust an agent of this uid, beside root's and one's own [env: KEYSIDE_AGENT_UID]
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", value_parser = uid)]
     pub agent_uid: Option<u32>,
     /// The agent's log lines
     #[arg(long, value_name = "text|json", hide_possible_values = true)]
@@ -189,10 +189,16 @@ Exit code: 0 when nothing is insecure or wrong; 1 when something is.")]
     #[command(after_help = "\
 Examples:
   keyside ready
-  keyside ready --wait 30s                also waits for the socket to appear")]
+  keyside ready --wait 30s                also waits for the socket to appear
+
+Without --wait an agent that does not answer within 3s is not ready; with it, the wait ends on time.")]
     Ready(ReadyArgs),
     /// Say whether the agent lives: exit code 0 or 69
-    #[command(after_help = "Example:\n  keyside health")]
+    #[command(after_help = "\
+Example:
+  keyside health
+
+An agent that does not answer within 3s does not live.")]
     Health,
     /// Print a line for each change of a secret, as it happens
     ///
@@ -204,7 +210,8 @@ Examples:
   keyside watch db mlflow_secret
   keyside watch db --format json | while read -r line; do ./reload.sh; done
 
-Exit code: 69 when no agent can be reached at first; 1 when a name is not there for you; 77 refused.")]
+Exit code: 69 when no agent can be reached at first; 1 when a name is outside the grant; 77 refused.
+A name of which no secret exists yet is waited for.")]
     Watch(WatchArgs),
     /// Have the agent forget secrets now: all of them, or those named
     #[command(after_help = "\
@@ -214,6 +221,10 @@ Examples:
 
 Needs `admin = true` in a grant; without any grant the agent's own user may.")]
     Purge(PurgeArgs),
+}
+
+fn uid(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "it is no uid, which is a number such as 1000")
 }
 
 /// `quickstart`.
@@ -442,6 +453,14 @@ pub fn command_word(args: &[OsString]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Says where a command line that was wrong without other advice is explained.
+pub fn where_to_look(args: &[OsString]) -> String {
+    match command_word(args) {
+        Some(at) => format!("see `keyside {} --help`", crate::output::printable(&args[at].to_string_lossy())),
+        None => "see `keyside --help`".to_owned(),
+    }
 }
 
 /// Tells whether the command word is the wrapper's, for which every failure has one exit code.

@@ -30,14 +30,17 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use args::Parsed;
-use exit::Failure;
+use exit::{Exit, Failure};
 use globals::Globals;
 
 /// Runs the program with the process's own arguments and environment.
 pub fn main() -> ExitCode {
     keyside_exec_wrapper::hide_panic_messages();
     let args: Vec<OsString> = std::env::args_os().collect();
-    run(&args).unwrap_or_else(|failure| {
+    run(&args).unwrap_or_else(|mut failure| {
+        if failure.exit == Exit::Usage {
+            failure.hint.get_or_insert_with(|| args::where_to_look(&args));
+        }
         match args::logs_json(&args) {
             true => log::complain(&failure),
             false => output::complain(&failure),

@@ -23,9 +23,14 @@ use crate::output::printable;
 /// How long one request may take; the agent's own deadline comes first.
 const REQUEST: Duration = Duration::from_secs(15);
 
+/// How long a question about the agent itself may take, which it answers from memory: short enough for a probe.
+pub const PROBE: Duration = Duration::from_secs(3);
+
 /// A connected agent. Ended with [`end`](Self::end), or when dropped.
 pub struct Session {
     connection: Option<Connection>,
+    /// How long the agent may take to answer a question about itself; none: every answer may need a back-end.
+    probe: Option<Duration>,
 }
 
 impl Session {
@@ -41,12 +46,20 @@ impl Session {
     /// Errors: as [`open`](Self::open); `--agent embedded` makes no sense here (2).
     pub fn of_running(globals: &Globals, wait: Duration) -> Result<Self, Failure> {
         if globals.agent == Some(AgentArg::Embedded) {
-            return Err(Failure::usage("this command asks a running agent; `--agent embedded` starts one for itself"));
+            return Err(Failure::usage("this command asks a running agent; `--agent embedded` starts one for itself")
+                .hint("leave `--agent` away, or name the agent's socket with --socket"));
         }
         let mut wrapper = for_wrapper(globals)?;
         wrapper.embedded = None;
         wrapper.agent = Some(AgentMode::Socket);
         connect(globals, &wrapper, wait)
+    }
+
+    /// Has every request be about the agent itself, which must answer `within` this.
+    #[must_use]
+    pub fn probing(mut self, within: Duration) -> Self {
+        self.probe = Some(within);
+        self
     }
 
     /// Sends one request and returns any reply.
@@ -61,7 +74,15 @@ impl Session {
         body: Option<&[u8]>,
     ) -> Result<Reply, Failure> {
         let connection = self.connection.as_mut().expect("a session is used before its end");
-        connection.client().send(method, target, headers, body, REQUEST).map_err(|error| no_answer(doing, &error))
+        let deadline = self.probe.unwrap_or(REQUEST);
+        connection.client().send(method, target, headers, body, deadline).map_err(|error| {
+            let mut failure = no_answer(doing, &error);
+            if self.probe.is_some() && matches!(error, ClientError::TimedOut { .. }) {
+                // No back-end is asked for this answer.
+                failure.hint = Some("its process may be stopped or the host overloaded: look at it and its log".into());
+            }
+            failure
+        })
     }
 
     /// Sends one request and returns its successful reply.
@@ -123,7 +144,7 @@ fn connect(globals: &Globals, wrapper: &WrapperGlobals, wait: Duration) -> Resul
         keyside_config::load(&load_request(globals)).map_err(bad_configuration)?;
     }
     match connect::connect(wrapper, configured.as_deref(), wait) {
-        Ok(connection) => Ok(Session { connection: Some(connection) }),
+        Ok(connection) => Ok(Session { connection: Some(connection), probe: None }),
         Err(error) => Err(no_connection(&error)),
     }
 }

@@ -484,3 +484,74 @@ fn a_json_log_is_one_object_a_line_with_stable_names() {
     }
     assert!(lines.iter().any(|line| line["message"] == "listening" && line["level"] == "INFO"));
 }
+
+#[test]
+fn doctor_finds_the_files_of_a_step_that_was_pid_1_and_was_killed_whole() {
+    let can = Command::new("unshare").args(["--pid", "--fork", "true"]).output().is_ok_and(|ran| ran.status.success());
+    if !is_root() || !can {
+        return remark("not shown here: only root makes a pid namespace and a step of another user");
+    }
+    let home = Home::new();
+    // A user of this test alone: nobody else's next step removes what is left.
+    let uid = 1_200_000_000 + std::process::id();
+    let base = std::path::PathBuf::from(format!("/dev/shm/keyside-{uid}"));
+    let program = keyside_tests::programs::built("keyside-exec");
+    let mut step = Command::new("unshare");
+    step.args(["--pid", "--fork", "--kill-child"]).arg(program).args(["--files", "dir", "--user"]);
+    let ran = step.arg(format!("{uid}:{uid}")).args(["-F", "A=text", "--", "true"]).output().unwrap();
+    let left = base.join("1");
+    let was_left = left.exists();
+    let (found, _) = eventually("doctor sees it, once it cannot be a start's any more", || {
+        let (code, report) = doctor(&home, None);
+        let findings = report["findings"].as_array().unwrap().clone();
+        let finding = findings.into_iter().find(|finding| finding["check"] == "left-over files").unwrap();
+        finding["what"].as_str().unwrap().contains(left.to_str().unwrap()).then_some((code, finding))
+    });
+    std::fs::remove_dir_all(&base).unwrap();
+    assert!(was_left, "{ran:?}");
+    assert_eq!((found.0, found.1["verdict"].as_str()), (Some(1), Some("insecure")), "{}", found.1);
+}
+
+#[test]
+fn an_agent_that_takes_questions_and_does_not_answer_is_told_within_a_probes_time() {
+    let home = Home::new();
+    let agent = agent(&home);
+    agent.signal(Signal::STOP);
+    for command in [&["health"][..], &["ready"], &["status"], &["ready", "--wait", "1ms"]] {
+        let ended = home.keyside(command).with(&agent).end();
+        let ended = ended.expect_complaint(69, &["did not answer within", "hint: its process may be stopped"]);
+        let text = &ended.stderr;
+        // The end of a short wait comes before a probe's.
+        let within = if command.len() == 3 { "within 500ms" } else { "within 3s" };
+        assert!(text.contains(within) && !text.contains("keyside status"), "{command:?}: {text}");
+    }
+    let (code, report) = doctor(&home, Some(&agent));
+    assert_eq!((code, verdict(&report, "agent")), (Some(1), "wrong"), "{report:#}");
+    agent.signal(Signal::CONT);
+    home.keyside(["ready", "--wait", "30s"]).with(&agent).end().expect_code(0);
+}
+
+#[test]
+fn every_usage_mistake_comes_with_a_hint() {
+    let home = Home::new();
+    let complaint = |args: &[&str], named: &[&str]| {
+        let ended = home.keyside(args).end().expect_complaint(2, named);
+        assert!(!ended.stderr.contains("invalid digit"), "{args:?}");
+    };
+    complaint(&["--agent", "embedded", "status"], &["hint: leave `--agent` away"]);
+    complaint(&["--agent", "embedded", "watch", "db"], &["hint: leave `--agent` away"]);
+    complaint(&["secret", "get", "db", "-p", "maybe"], &["`true` or `false`", "hint: see `keyside secret get --help`"]);
+    complaint(&["get", ""], &["hint: see `keyside get --help`"]);
+    complaint(&["--agent-uid", "abc", "status"], &["a number such as 1000", "hint: "]);
+}
+
+#[test]
+fn doctor_judges_locked_memory_by_the_limit_of_the_agent_and_not_by_its_own() {
+    let home = Home::new();
+    let store = home.planted();
+    let agent = home.agent().config(&store.backend("")).after("ulimit -l 64").start();
+    let (_, report) = doctor(&home, Some(&agent));
+    let findings = report["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["check"] == "locked memory").unwrap();
+    assert!(found["what"].as_str().unwrap().contains("the agent can lock 64KiB"), "{found}");
+}

@@ -8,16 +8,22 @@ use crate::args::ReadyArgs;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{print, printable};
-use crate::session::Session;
+use crate::session::{PROBE, Session};
 
 /// How long to wait between two questions: short, since somebody waits for the answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The least time for an answer: what is left of the wait may be too short for any.
+const LEAST: Duration = Duration::from_millis(500);
+
 /// Asks, again and again until the wait is over; the socket may appear meanwhile.
 pub(super) fn run(globals: &Globals, args: &ReadyArgs) -> Result<Exit, Failure> {
-    let end = Instant::now() + args.wait.0;
+    let wait = args.wait.0;
+    let end = Instant::now() + wait;
     loop {
-        let failure = match ask(globals) {
+        // An agent that takes questions and does not answer ends the wait on time, too.
+        let left = if wait.is_zero() { PROBE } else { end.saturating_duration_since(Instant::now()) };
+        let failure = match ask(globals, left.clamp(LEAST, PROBE)) {
             Ok(()) => {
                 print(b"ready\n")?;
                 return Ok(Exit::Done);
@@ -34,8 +40,8 @@ pub(super) fn run(globals: &Globals, args: &ReadyArgs) -> Result<Exit, Failure> 
     }
 }
 
-fn ask(globals: &Globals) -> Result<(), Failure> {
-    let mut session = Session::of_running(globals, Duration::ZERO)?;
+fn ask(globals: &Globals, within: Duration) -> Result<(), Failure> {
+    let mut session = Session::of_running(globals, Duration::ZERO)?.probing(within);
     let doing = "ask whether the agent is ready";
     let reply = session.send(doing, "GET", "/v1/ready", &[], None)?;
     if reply.status == 200 {

@@ -9,7 +9,7 @@ use crate::args::{StatusArgs, StatusFormat};
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{Paint, columns, paint, print, print_on, printable, stdout_is_terminal};
-use crate::session::{Session, unreadable};
+use crate::session::{PROBE, Session, unreadable};
 
 const DOING: &str = "ask for the agent's status";
 
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Prints what the agent says of itself: once, or again and again until interrupted, the reader is gone, or the agent.
 pub(super) fn run(globals: &Globals, args: &StatusArgs) -> Result<Exit, Failure> {
-    let mut session = Session::of_running(globals, Duration::ZERO)?;
+    let mut session = Session::of_running(globals, Duration::ZERO)?.probing(PROBE);
     if !args.watch {
         print(look(&mut session, globals, args)?.as_bytes())?;
         return Ok(Exit::Done);

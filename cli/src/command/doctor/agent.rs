@@ -15,7 +15,7 @@ use super::ownership::open_directory_above;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::io_text;
-use crate::session::{Session, load_request};
+use crate::session::{PROBE, Session, load_request};
 
 /// Finds the socket by the rule of every client.
 pub(super) fn place(globals: &Globals) -> Located {
@@ -24,12 +24,23 @@ pub(super) fn place(globals: &Globals) -> Located {
     locate(globals.socket.as_deref(), None, in_file.as_deref())
 }
 
-pub(super) fn look(globals: &Globals, place: Located, configured: &Configured, findings: &mut Findings) {
+/// Looks at the agent, and returns what it says of itself where it can be asked.
+pub(super) fn look(
+    globals: &Globals,
+    place: Located,
+    configured: &Configured,
+    findings: &mut Findings,
+) -> Option<StatusReply> {
     match place {
-        Located::Nowhere => nowhere(configured, findings),
+        Located::Nowhere => {
+            nowhere(configured, findings);
+            None
+        }
         Located::Named(path) | Located::Default(path) => {
             if socket(&path, findings) {
-                agent(globals, findings);
+                agent(globals, findings)
+            } else {
+                None
             }
         }
     }
@@ -117,16 +128,17 @@ fn identity(stream: &UnixStream, findings: &mut Findings) {
 }
 
 /// Asks the agent. A client of ours refuses a server that it does not trust, and so does this one.
-fn agent(globals: &Globals, findings: &mut Findings) {
+fn agent(globals: &Globals, findings: &mut Findings) -> Option<StatusReply> {
     let said = |failure: Failure, findings: &mut Findings| {
         // A broken configuration has been said already.
         if failure.exit != Exit::Config {
             let hint = failure.hint.unwrap_or_else(|| "see the agent's log".to_owned());
             findings.advise("agent", Verdict::Wrong, failure.what, hint);
         }
+        None
     };
     let mut session = match Session::of_running(globals, Duration::ZERO) {
-        Ok(session) => session,
+        Ok(session) => session.probing(PROBE),
         Err(failure) => return said(failure, findings),
     };
     let status: StatusReply = match session.ask("ask the agent for its status", "GET", "/v1/status", None) {
@@ -160,6 +172,7 @@ fn agent(globals: &Globals, findings: &mut Findings) {
     } else {
         findings.advise("ready", Verdict::Wrong, "a required back-end has not answered yet", "mend it, as said above");
     }
+    Some(status)
 }
 
 fn back_end(backend: &BackendState, findings: &mut Findings) {

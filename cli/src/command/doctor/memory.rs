@@ -1,11 +1,14 @@
 //! Where values in memory could get out: swap, core files, other processes; and the limits that keep them in.
 
+use keyside_protocol::message::StatusReply;
 use keyside_protocol::units::ByteSize;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
 use super::configuration::Budgets;
 use super::finding::{Findings, Verdict};
+
+const LOCKED: &str = "locked memory";
 
 pub(super) fn look(budgets: &Budgets, findings: &mut Findings) {
     let swaps = is_swap_on();
@@ -19,7 +22,6 @@ pub(super) fn look(budgets: &Budgets, findings: &mut Findings) {
             "turn it off or encrypt it; `--files memfd`, or `private` where the kernel knows noswap, does without",
         ),
     }
-    locked_memory(budgets, swaps == Some(false), findings);
     core_files(findings);
     tracing(findings);
     descriptors(budgets, findings);
@@ -38,22 +40,59 @@ fn lists_swap(swaps: &str) -> bool {
     swaps.lines().skip(1).any(|line| !line.trim().is_empty())
 }
 
-fn locked_memory(budgets: &Budgets, no_swap: bool, findings: &mut Findings) {
-    // The agent raises its own limit to the hard one.
-    let limit = getrlimit(Resource::Memlock).maximum;
-    let may_lock_all = has_capability(CapabilitySet::IPC_LOCK);
-    let budget = ByteSize(budgets.cache_bytes);
+/// Says whether the cache can be locked: of the agent that was asked by its own limit, else of one that is started here.
+/// CAP_IPC_LOCK counts for nothing, since an agent gives it up.
+pub(super) fn locked_memory(budgets: &Budgets, agent: Option<&StatusReply>, findings: &mut Findings) {
+    let no_swap = is_swap_on() == Some(false);
+    let Some(status) = agent else {
+        // An agent raises its own limit to the hard one.
+        let limit = getrlimit(Resource::Memlock).maximum;
+        return judge_locked_memory(limit, budgets.cache_bytes, "an agent started here", no_swap, findings);
+    };
+    match limit_of_agent(status.pid) {
+        Some(limit) => judge_locked_memory(limit, status.cache.max_bytes, "the agent", no_swap, findings),
+        None if no_swap => findings.add(LOCKED, Verdict::Secure, "without swap none is needed"),
+        None => findings.advise(
+            LOCKED,
+            Verdict::Unknown,
+            format!("the limits of the agent (pid {}) cannot be read from here", status.pid),
+            "run `keyside doctor` where the agent runs; its log warns when it cannot lock all values",
+        ),
+    }
+}
+
+fn judge_locked_memory(limit: Option<u64>, cache: u64, whose: &str, no_swap: bool, findings: &mut Findings) {
+    let budget = ByteSize(cache);
     match limit {
-        Some(limit) if limit < budgets.cache_bytes && !may_lock_all => {
-            let what = format!("{} can be locked, the cache may hold {budget}", ByteSize(limit));
+        Some(limit) if limit < cache => {
+            let what = format!("{whose} can lock {}, the cache may hold {budget}", ByteSize(limit));
             if no_swap {
-                findings.add("locked memory", Verdict::Secure, what + "; without swap nothing more is needed");
+                findings.add(LOCKED, Verdict::Secure, what + "; without swap nothing more is needed");
             } else {
                 let hint = "raise the limit (`ulimit -l`, LimitMEMLOCK= of a systemd unit) or lower [cache] max_bytes";
-                findings.advise("locked memory", Verdict::Weak, what, hint);
+                findings.advise(LOCKED, Verdict::Weak, what, hint);
             }
         }
-        _ => findings.add("locked memory", Verdict::Secure, format!("the whole cache ({budget}) can be locked")),
+        _ => findings.add(LOCKED, Verdict::Secure, format!("{whose} can lock the whole cache ({budget})")),
+    }
+}
+
+/// Returns the limit that binds the agent now: none where it cannot be read, or the pid is somebody else's here, because
+/// the agent named it in another pid namespace.
+fn limit_of_agent(pid: u32) -> Option<Option<u64>> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    if !name.starts_with("keyside") {
+        return None;
+    }
+    locked_limit(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
+}
+
+/// Reads the soft limit out of `/proc/PID/limits`; the inner none means that there is no limit.
+fn locked_limit(limits: &str) -> Option<Option<u64>> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        bytes => bytes.parse().ok().map(Some),
     }
 }
 
@@ -130,6 +169,26 @@ mod tests {
         let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
         assert!(!lists_swap("") && !lists_swap(heading));
         assert!(lists_swap(&format!("{heading}/dev/zram0  partition  8388604  0  100\n")));
+    }
+
+    #[test]
+    fn locked_memory_is_judged_by_the_limit_that_binds_the_agent() {
+        let limits = |soft: &str| {
+            format!(
+                "Limit  Soft Limit  Hard Limit  Units\nMax processes  1  1  processes\nMax locked memory         {soft}              9999999              bytes     \n"
+            )
+        };
+        assert_eq!(locked_limit(&limits("65536")), Some(Some(65536)));
+        assert_eq!(locked_limit(&limits("unlimited")), Some(None));
+        assert_eq!(locked_limit("Max processes 1"), None);
+        let verdict = |limit, no_swap| {
+            let mut findings = Findings::default();
+            judge_locked_memory(limit, 100, "the agent", no_swap, &mut findings);
+            findings.last().verdict
+        };
+        assert_eq!(verdict(Some(99), false), Verdict::Weak);
+        assert_eq!(verdict(Some(99), true), Verdict::Secure);
+        assert_eq!((verdict(Some(100), false), verdict(None, false)), (Verdict::Secure, Verdict::Secure));
     }
 
     #[test]

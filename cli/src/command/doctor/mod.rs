@@ -25,7 +25,8 @@ pub(super) fn run(globals: &Globals, args: &DoctorArgs) -> Result<Exit, Failure>
     let configured = configuration::look(globals, place != Located::Nowhere, &mut findings);
     memory::look(&configured.budgets, &mut findings);
     files::look(&mut findings);
-    agent::look(globals, place, &configured, &mut findings);
+    let status = agent::look(globals, place, &configured, &mut findings);
+    memory::locked_memory(&configured.budgets, status.as_ref(), &mut findings);
 
     let text = match args.format {
         DoctorFormat::Text => findings.text(globals.color_for(stdout_is_terminal())),

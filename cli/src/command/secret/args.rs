@@ -155,11 +155,14 @@ pub(super) fn parse(args: &[OsString]) -> Result<Asked, Failure> {
         };
     };
     let mut reader = Reader { verb, rest: args.iter(), args: SecretArgs::default(), names: Vec::new() };
-    if reader.read()? {
-        return Ok(Asked::Help(Some(verb)));
-    }
-    let args = reader.finish()?;
-    Ok(Asked::Run(verb, Box::new(args)))
+    let read = reader.read().and_then(|wants_help| match wants_help {
+        true => Ok(Asked::Help(Some(verb))),
+        false => reader.finish().map(|args| Asked::Run(verb, Box::new(args))),
+    });
+    read.map_err(|mut failure| {
+        failure.hint.get_or_insert_with(|| format!("see `keyside secret {} --help`", verb.word()));
+        failure
+    })
 }
 
 fn unknown_word(word: &str) -> Failure {
