@@ -168,8 +168,12 @@ mod tests {
         std::fs::create_dir(&path).expect("writable");
         let mut step = step.arg("60").env("KEYSIDE_FILES", &path).spawn().expect("sleep");
         let uid = rustix::process::geteuid().as_raw();
-        // spawn() returns once the program has been executed.
-        assert!(is_step(step.id(), uid, &path));
+        // spawn() returns when the old program is gone, which is a moment before the new one's environment can be read.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !is_step(step.id(), uid, &path) {
+            assert!(std::time::Instant::now() < until, "its environment names the directory");
+            std::thread::yield_now();
+        }
         assert!(!is_step(step.id(), uid, &base.path().join("other")));
         step.kill().expect("killed");
         step.wait().expect("reaped");
