@@ -11,7 +11,7 @@ use crate::backend::{Description, Scope, ScopeLabel, Secret};
 
 /// A secret with its values. Reading it takes no lock.
 ///
-/// The block begins with a [`Kind`] and the number of pairs; then comes where each item ends, and then the items: name,
+/// The block begins with a `Kind` and the number of pairs; then comes where each item ends, and then the items: name,
 /// version, id, and each key followed by its value, in byte order of the key. Numbers take two bytes each where the whole
 /// is shorter than 64 KiB, else four. An id that is a dashed UUID takes its sixteen bytes, and a version that begins with
 /// it, as those of ZenML's stores do, only the rest.
