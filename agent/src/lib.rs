@@ -30,6 +30,7 @@ pub mod cache;
 pub mod capacity;
 pub mod check;
 pub mod clock;
+mod file_state;
 mod head;
 pub mod held;
 pub mod layout;

@@ -1,14 +1,14 @@
 //! The configuration, live: read again when a file of it changes and at SIGHUP. One that is broken, or that cannot be
 //! put in force, leaves everything as it was, and the log says so.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use keyside_config::{ConfigError, Settings};
 use tokio::sync::mpsc::UnboundedSender;
+
+use crate::file_state::FileState;
 
 /// How often the files are looked at. By their state, not by inotify: a Kubernetes ConfigMap changes by a link two
 /// directories up, and a network's file system tells nobody.
@@ -27,13 +27,11 @@ pub(crate) struct Reading {
     pub(crate) asked: bool,
 }
 
-/// What tells that a file has changed; `None` when it is not there.
-type State = Option<(u64, u64, i64, i64, i64, i64, u64)>;
-
 /// Files and how they were when they were last looked at.
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
-    known: Vec<State>,
+    /// `None` for one that is not there.
+    known: Vec<Option<FileState>>,
 }
 
 impl Files {
@@ -44,13 +42,8 @@ impl Files {
     }
 }
 
-fn states(files: &[PathBuf]) -> Vec<State> {
-    let state = |found: Metadata| {
-        let (device, inode, size) = (found.dev(), found.ino(), found.size());
-        (device, inode, found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec(), size)
-    };
-    // Through links: what counts is the file that would be read.
-    files.iter().map(|file| std::fs::metadata(file).ok().map(state)).collect()
+fn states(files: &[PathBuf]) -> Vec<Option<FileState>> {
+    files.iter().map(|file| FileState::at(file).ok()).collect()
 }
 
 /// Looks at `files`, and waits for `hang_ups`, on the thread that calls it, until the other end of either channel is

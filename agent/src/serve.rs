@@ -277,7 +277,7 @@ async fn accept(hall: &Hall, socket: &UnixListener, listener: &Mutex<Listener>) 
         }
         let agent = hall.current.agent();
         // A reload may have given the socket another name.
-        let name = locked(listener).settings.name.clone();
+        let name = Arc::from(&*locked(listener).settings.name);
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer.with_program(&stream, agent.access.asks_for()),
             Err(error) => {
@@ -304,7 +304,7 @@ async fn accept(hall: &Hall, socket: &UnixListener, listener: &Mutex<Listener>) 
         let pace = if place.is_ok() { Pace::new() } else { Pace::hurried() };
         let connection = Connection {
             peer,
-            listener: Arc::from(&*name),
+            listener: name,
             pace: Arc::new(pace),
             probes_only: place.is_err(),
             handover: Handover::default(),

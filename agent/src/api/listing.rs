@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use keyside_protocol::code::Code;
 use keyside_protocol::message::{ListReply, SecretSummary};
 
-use super::read::audit_unavailable;
+use super::read::accountable;
 use super::request::Query;
 use super::respond::{ApiError, json};
 use super::{Agent, Reply};
@@ -29,9 +29,7 @@ pub(super) async fn list(
     draft: &mut Draft,
 ) -> Result<Reply, ApiError> {
     draft.operation = "list";
-    if agent.audit.blocks() {
-        return Err(audit_unavailable());
-    }
+    accountable(agent)?;
     let query = Query::parse(request.uri().query(), &["prefix", "after", "size", "backend", "scope"])?;
     let selection = query.selection(&agent.resolver)?;
     let size = match query.get("size") {

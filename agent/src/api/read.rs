@@ -180,10 +180,7 @@ async fn find(
     label: impl Fn() -> Subject,
 ) -> Result<Found, ApiError> {
     draft.operation = "read";
-    if agent.audit.blocks() {
-        draft.secrets.push(label());
-        return Err(audit_unavailable());
-    }
+    accountable(agent).inspect_err(|_| draft.secrets.push(label()))?;
     let result = agent.resolver.secret(name, selection, want).await;
     if agent.audit.is_on() || matches!(&result, Err(miss) if matches!(miss.error, BackendError::Denied { .. })) {
         draft.secrets.push(label());
@@ -211,6 +208,11 @@ pub(super) fn cache_state(found: &Found) -> &'static str {
         (true, false) => "miss",
         (false, false) => "hit",
     }
+}
+
+/// Refuses while nobody could account for the request later.
+pub(super) fn accountable(agent: &Agent) -> Result<(), ApiError> {
+    if agent.audit.blocks() { Err(audit_unavailable()) } else { Ok(()) }
 }
 
 /// The reply while the audit log is required and cannot be written.

@@ -13,7 +13,7 @@ use keyside_protocol::reference::Reference;
 use keyside_protocol::template::Template;
 use keyside_protocol::value::SecretValue;
 
-use super::read::{audit_unavailable, cache_state, push_granted, push_state};
+use super::read::{accountable, cache_state, push_granted, push_state};
 use super::respond::{ApiError, LIST_HINT, code_of, describe, secret_json};
 use super::{Agent, Connection, Reply, request};
 use crate::access::Viewer;
@@ -85,9 +85,7 @@ pub(super) async fn resolve(
         }
     }
 
-    if agent.audit.blocks() {
-        return Err(audit_unavailable());
-    }
+    accountable(agent)?;
     let names: Vec<&str> = names.into_iter().collect();
     let (generation, secrets, misses) = match agent.resolver.generation(&names).await {
         Ok(generation) => (Some(generation.id), generation.secrets, BTreeMap::new()),

@@ -11,7 +11,7 @@ use keyside_protocol::level::ValidationLevel;
 use keyside_protocol::message::{BackendState, CacheState, CheckRequest, ReadyReply, StatusReply};
 use keyside_protocol::reference::Reference;
 
-use super::read::audit_unavailable;
+use super::read::accountable;
 use super::respond::{ApiError, json};
 use super::{Agent, Connection, Reply, request};
 use crate::access::Viewer;
@@ -107,9 +107,7 @@ pub(super) async fn check(
     draft: &mut Draft,
 ) -> Result<Reply, ApiError> {
     draft.operation = "check";
-    if agent.audit.blocks() {
-        return Err(audit_unavailable());
-    }
+    accountable(agent)?;
     request::Query::parse(request.uri().query(), &[])?;
     let asked: CheckRequest = request::json(request, agent.limits.request, &connection.pace).await?;
     let level = match &asked.level {

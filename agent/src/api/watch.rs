@@ -22,7 +22,7 @@ use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::read::audit_unavailable;
+use super::read::accountable;
 use super::request::{decode, valid_name};
 use super::respond::{ApiError, plain};
 use super::{Agent, Connection, Current, Reply};
@@ -64,9 +64,7 @@ pub(super) async fn open(
     if agent.audit.is_on() {
         draft.secrets = names.iter().map(|name| Subject::secret(name)).collect();
     }
-    if agent.audit.blocks() {
-        return Err(audit_unavailable());
-    }
+    accountable(agent)?;
     let limit = agent.limits.watchers_per_uid;
     let uid = connection.peer.uid;
     let judged = current.reloads();

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use keyside_protocol::code::Code;
 use keyside_protocol::message::{CreateRequest, UpdateRequest, WriteReply};
 
-use super::read::{etag, lists_etag};
+use super::read::{accountable, etag, lists_etag};
 use super::request::{self, Query, valid_key, valid_name};
 use super::respond::{ApiError, json};
 use super::{Agent, Connection, Reply};
@@ -138,10 +138,7 @@ fn begin(
         draft.outside = true;
         return Err(ApiError::outside_grant());
     }
-    if agent.audit.blocks() {
-        return Err(super::read::audit_unavailable());
-    }
-    Ok(())
+    accountable(agent)
 }
 
 fn require(allowed: bool, name: &str) -> Result<(), ApiError> {

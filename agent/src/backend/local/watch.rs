@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::error::Place;
+use crate::file_state::FileState;
 
 /// Between two looks when no event says anything.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ enum Wake {
 }
 
 /// What is at the path; an error has its number, 0 for none.
-type Sight = Result<(u64, u64, u64, [i64; 4]), i32>;
+type Sight = Result<FileState, i32>;
 
 impl Watch {
     /// Starts the thread. Errors: none can be had.
@@ -203,13 +204,5 @@ fn reason(error: &notify::Error) -> &'static str {
 }
 
 fn sight(path: &Path) -> Sight {
-    match fs::metadata(path) {
-        Ok(found) => Ok((
-            found.dev(),
-            found.ino(),
-            found.size(),
-            [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()],
-        )),
-        Err(error) => Err(error.raw_os_error().unwrap_or(0)),
-    }
+    FileState::at(path).map_err(|error| error.raw_os_error().unwrap_or(0))
 }
