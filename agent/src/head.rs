@@ -67,6 +67,11 @@ impl HeadScan {
         bytes.len()
     }
 
+    /// Tells whether the next byte begins a request.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.part == Part::RequestLine && self.begun.is_empty()
+    }
+
     /// Takes one line without its LF; false when it is not acceptable.
     fn line(&mut self, line: &[u8]) -> bool {
         let Some((b'\r', line)) = line.split_last() else { return false };

@@ -1,5 +1,5 @@
-//! A connection's deadlines, kept around the stream: hyper's own timer counts an idle kept-alive connection as a slow
-//! head, and has none for writes.
+//! What stands between a connection and HTTP: its deadlines (hyper's own timer counts an idle kept-alive connection as a
+//! slow head, and has none for writes), the one spelling of a head, and replies that need no HTTP library.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use keyside_protocol::json::SecretBuffer;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -93,9 +94,9 @@ impl Pace {
         self.enter(IN_BODY);
     }
 
-    /// The reply was made at once: the wait for the next request counts from this one's first byte, a little early.
-    pub fn replied_at_once(&self) {
-        self.phase.store(WAITING_NEXT, Ordering::Relaxed);
+    /// Tells whether the next byte begins a request and no reply is on its way.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.phase.load(Ordering::Relaxed), WAITING_FIRST | WAITING_NEXT) && !self.is_write_waiting()
     }
 
     /// The reply is made.
@@ -154,7 +155,7 @@ impl Default for Pace {
 
 /// Replies up to this size go to the kernel as one buffer: it costs the kernel less than two, measured as a thirtieth
 /// of a warm read.
-const ONE_BUFFER: usize = 4096;
+pub const ONE_BUFFER: usize = 4096;
 
 thread_local! {
     /// Where head and body of a small reply are put together: ours and not hyper's, which keeps what it has sent until
@@ -162,20 +163,45 @@ thread_local! {
     static REPLY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(ONE_BUFFER));
 }
 
+/// What can answer the commonest requests as they came from the socket, without the HTTP library.
+pub trait Shortcut {
+    /// Appends the whole reply, head and body, to `reply`, which is empty and takes [`ONE_BUFFER`] bytes; false leaves the
+    /// request to the library, and nothing has happened then.
+    ///
+    /// `request` is what came after the end of the request before: any bytes at all, and only where they are one whole
+    /// request and nothing else may they be answered. The reply leaves the connection open.
+    fn answer(&self, request: &[u8], reply: &mut Vec<u8>) -> bool;
+}
+
+/// Answers nothing.
+impl Shortcut for () {
+    fn answer(&self, _: &[u8], _: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
 /// A stream that tells its [`Pace`] what moves, lets only one spelling of a request's head through, and leaves no
-/// copy behind.
-pub struct PacedStream<S> {
+/// copy behind. What its [`Shortcut`] answers never comes through.
+pub struct PacedStream<S, A> {
     stream: S,
     pace: std::sync::Arc<Pace>,
     heads: HeadScan,
+    shortcut: A,
+    /// What the client has not taken yet of a reply by the shortcut.
+    unsent: Option<Unsent>,
     /// What is left to be read instead, once a head was refused.
     refused: Option<&'static [u8]>,
 }
 
-impl<S> PacedStream<S> {
+struct Unsent {
+    bytes: SecretBuffer,
+    sent: usize,
+}
+
+impl<S, A> PacedStream<S, A> {
     /// Wraps `stream`.
-    pub fn new(stream: S, pace: std::sync::Arc<Pace>) -> Self {
-        Self { stream, pace, heads: HeadScan::default(), refused: None }
+    pub fn new(stream: S, pace: std::sync::Arc<Pace>, shortcut: A) -> Self {
+        Self { stream, pace, heads: HeadScan::default(), shortcut, unsent: None, refused: None }
     }
 
     /// Gives the stream back.
@@ -184,7 +210,7 @@ impl<S> PacedStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, A: Shortcut + Unpin> AsyncRead for PacedStream<S, A> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         if self.refused.is_some() {
             self.refuse(buf);
@@ -196,22 +222,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
             wipe(buf.initialize_unfilled());
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let came = buf.filled().len() - before;
-        if came > 0 {
+        loop {
+            std::task::ready!(self.send_rest(cx))?;
+            let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+            let came = &buf.filled()[before..];
+            if came.is_empty() {
+                return polled;
+            }
+            if self.heads.is_between_requests() && self.pace.is_at_rest() && self.answer_at_once(cx, came)? {
+                buf.set_filled(before);
+                continue;
+            }
             self.pace.received();
-            let accepted = self.heads.accept(&buf.filled()[before..]);
-            if accepted < came {
+            let accepted = self.heads.accept(came);
+            if accepted < came.len() {
                 buf.set_filled(before + accepted);
                 self.refused = Some(REFUSED);
                 self.refuse(buf);
             }
+            return polled;
         }
-        polled
     }
 }
 
-impl<S> PacedStream<S> {
+impl<S, A> PacedStream<S, A> {
     /// The rest of what stands for a refused head, then the end.
     fn refuse(&mut self, buf: &mut ReadBuf<'_>) {
         let rest = self.refused.unwrap_or_default();
@@ -221,7 +255,53 @@ impl<S> PacedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> PacedStream<S> {
+impl<S: AsyncWrite + Unpin, A: Shortcut> PacedStream<S, A> {
+    /// Lets the shortcut answer `request`, and tells whether it did.
+    fn answer_at_once(&mut self, cx: &mut Context<'_>, request: &[u8]) -> std::io::Result<bool> {
+        REPLY.with_borrow_mut(|reply| {
+            if !self.shortcut.answer(request, reply) {
+                return Ok(false);
+            }
+            self.pace.enter(WAITING_NEXT);
+            let polled = Pin::new(&mut self.stream).poll_write(cx, reply);
+            let sent = match self.wrote(polled) {
+                Poll::Ready(result) => result,
+                Poll::Pending => Ok(0),
+            };
+            if let Ok(sent) = sent
+                && sent < reply.len()
+            {
+                let mut bytes = SecretBuffer::with_capacity(reply.len());
+                bytes.push(reply);
+                self.unsent = Some(Unsent { bytes, sent });
+            }
+            wipe(reply);
+            reply.clear();
+            sent.map(|_| true)
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin, A> PacedStream<S, A> {
+    /// Sends what is left of the shortcut's last reply; nothing else is sent or read before that.
+    fn send_rest(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while let Some(Unsent { bytes, sent }) = &mut self.unsent {
+            // expose: to the socket.
+            let polled = Pin::new(&mut self.stream).poll_write(cx, &bytes.expose()[*sent..]);
+            let now = match &polled {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(now)) => *now,
+                _ => 0,
+            };
+            *sent += now;
+            if *sent == bytes.len() {
+                self.unsent = None;
+            }
+            std::task::ready!(self.wrote(polled))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
         let waits = &self.pace.write_waits;
         if polled.is_ready() {
@@ -236,8 +316,9 @@ impl<S: AsyncWrite + Unpin> PacedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
+impl<S: AsyncWrite + Unpin, A: Unpin> AsyncWrite for PacedStream<S, A> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        std::task::ready!(self.send_rest(cx))?;
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(polled)
     }
@@ -247,6 +328,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        std::task::ready!(self.send_rest(cx))?;
         let polled = if slices.iter().map(|slice| slice.len()).sum::<usize>() <= ONE_BUFFER {
             REPLY.with_borrow_mut(|reply| {
                 slices.iter().for_each(|slice| reply.extend_from_slice(slice));
@@ -266,10 +348,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        std::task::ready!(self.send_rest(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        std::task::ready!(self.send_rest(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -327,7 +411,7 @@ mod tests {
     async fn a_refused_head_is_read_as_one_that_no_parser_takes_and_then_the_end() {
         for room in [1, 2, 100] {
             let (ours, mut theirs) = duplex(100);
-            let mut stream = PacedStream::new(ours, std::sync::Arc::new(Pace::new()));
+            let mut stream = PacedStream::new(ours, std::sync::Arc::new(Pace::new()), ());
             theirs.write_all(b"GET / HTTP/1.1\nsmuggled").await.expect("fits");
             let mut read: Vec<u8> = Vec::new();
             let mut piece = vec![0; room];
@@ -342,10 +426,10 @@ mod tests {
     async fn a_reader_that_takes_nothing_starts_the_write_deadline_and_progress_ends_it() {
         let (ours, mut theirs) = duplex(4);
         let pace = std::sync::Arc::new(Pace::new());
-        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace));
+        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace), ());
         pace.replied();
         stream.write_all(b"1234").await.expect("fits");
-        let write = |stream: &mut PacedStream<_>, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, b"5");
+        let write = |stream: &mut PacedStream<_, ()>, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, b"5");
         let blocked = std::future::poll_fn(|cx| Poll::Ready(write(&mut stream, cx).is_pending())).await;
         assert!(blocked);
         assert!(pace.write_waits.load(Ordering::Relaxed) > 0);
@@ -360,7 +444,7 @@ mod tests {
     async fn head_and_body_of_a_small_reply_leave_as_one_and_large_ones_leave_whole_too() {
         for size in [0, 10, ONE_BUFFER, 3 * ONE_BUFFER] {
             let (ours, mut theirs) = duplex(4 * ONE_BUFFER);
-            let mut stream = PacedStream::new(ours, std::sync::Arc::new(Pace::new()));
+            let mut stream = PacedStream::new(ours, std::sync::Arc::new(Pace::new()), ());
             let (head, body) = (b"head".as_slice(), vec![7; size]);
             let mut sent = 0;
             while sent < head.len() + size {
@@ -378,11 +462,77 @@ mod tests {
         }
     }
 
+    /// Answers `?` with a hundred bytes.
+    struct Hundred;
+
+    impl Shortcut for Hundred {
+        fn answer(&self, request: &[u8], reply: &mut Vec<u8>) -> bool {
+            let is_known = request == b"?";
+            if is_known {
+                reply.extend(0..100);
+            }
+            is_known
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_shortcut_answers_is_never_read_and_all_of_its_reply_leaves_first() {
+        let (ours, mut theirs) = duplex(16);
+        let pace = std::sync::Arc::new(Pace::new());
+        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace), Hundred);
+        theirs.write_all(b"?").await.expect("fits");
+        let mut read = [0; 8];
+        let blocked = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut read));
+            Poll::Ready(polled.is_pending())
+        });
+        assert!(blocked.await);
+        assert!(pace.is_write_waiting(), "its client takes nothing, and that has a deadline");
+        let mut taken = Vec::new();
+        let client = async {
+            let mut piece = [0; 7];
+            while taken.len() < 100 {
+                let count = theirs.read(&mut piece).await.expect("there");
+                taken.extend(&piece[..count]);
+            }
+            theirs.write_all(b"GET / HTTP/1.1\r\n").await.expect("fits");
+            theirs
+        };
+        let server = async {
+            let count = stream.read(&mut read).await.expect("the next request");
+            stream.write_all(b"after").await.expect("room");
+            count
+        };
+        let (mut theirs, count) = tokio::join!(client, server);
+        assert_eq!((taken, &read[..count]), ((0..100).collect(), b"GET / HT".as_slice()));
+        let mut after = [0; 5];
+        theirs.read_exact(&mut after).await.expect("there");
+        assert_eq!(&after, b"after");
+        assert!(!pace.is_write_waiting());
+    }
+
+    #[tokio::test]
+    async fn the_shortcut_sees_only_what_begins_a_request() {
+        let (ours, mut theirs) = duplex(64);
+        let pace = std::sync::Arc::new(Pace::new());
+        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace), Hundred);
+        let mut read = [0; 64];
+        for piece in [b"GET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n".as_slice(), b"?"] {
+            theirs.write_all(piece).await.expect("fits");
+            let count = stream.read(&mut read).await.expect("comes through");
+            assert_eq!(&read[..count], piece);
+        }
+        // The request is being answered: what follows it waits for its turn.
+        pace.handling();
+        theirs.write_all(b"?").await.expect("fits");
+        assert_eq!(stream.read(&mut read).await.expect("comes through"), 1);
+    }
+
     #[tokio::test]
     async fn the_buffer_that_a_body_came_in_is_wiped_before_the_next_request_is_awaited() {
         let (ours, _theirs) = duplex(64);
         let pace = std::sync::Arc::new(Pace::new());
-        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace));
+        let mut stream = PacedStream::new(ours, std::sync::Arc::clone(&pace), ());
         let mut read = |memory: &mut [u8]| {
             let mut buffer = ReadBuf::new(memory);
             let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -83,7 +83,7 @@ async fn converse(current: Arc<Current>, stream: TcpStream, timer: Arc<Timer>) {
         ready(Ok::<_, Infallible>(reply))
     });
     let head_limit = usize::try_from(current.agent().limits.header).unwrap_or(usize::MAX).max(8192);
-    let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
+    let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace), ()));
     let served = http1::Builder::new()
         .half_close(true)
         .auto_date_header(false)

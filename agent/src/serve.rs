@@ -22,7 +22,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::access::Peer;
-use crate::api::{Connection, Current, Handover, answer};
+use crate::api::{Connection, Current, Handover, WarmReads, answer};
 use crate::capacity::Capacity;
 use crate::listen::{ListenError, Listener};
 use crate::metrics::{Metrics, Refusal};
@@ -384,8 +384,12 @@ async fn serve_requests(
     metrics: &Metrics,
 ) -> Option<UnixStream> {
     let pace = &connection.pace;
-    let service = service_fn(|request| answer(&current, connection, request).map(Ok::<_, Infallible>));
-    let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(pace)));
+    let warm = WarmReads::new(Arc::clone(&current), Arc::clone(connection));
+    // On the heap while there is a request, so that idle connections stay small.
+    let service = service_fn(|request| {
+        Box::pin(answer(Arc::clone(&current), Arc::clone(connection), request)).map(Ok::<_, Infallible>)
+    });
+    let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(pace), warm));
     let head_limit = usize::try_from(header).unwrap_or(usize::MAX);
     let mut served = http1::Builder::new()
         // A client may close its half once it has asked, as `nc -N` does: its answer is due all the same.

@@ -14,6 +14,9 @@ pub(crate) fn post(path: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// More than any server here sends.
+const MOST_HEADERS: usize = 32;
+
 /// One complete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Response {
@@ -26,17 +29,21 @@ pub(crate) struct Response {
 ///
 /// Only `Content-Length` is understood: but for a stream of events, no reply of the agent is chunked.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Response>, &'static str> {
-    let Some((status, head)) = parse_head(bytes)? else {
-        return Ok(None);
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let head = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err("the response is no HTTP"),
     };
-    let length_of_body = bytes[..head]
-        .split(|&byte| byte == b'\n')
-        .skip(1)
-        .filter_map(|line| line.split_at_checked(line.iter().position(|&byte| byte == b':')?))
-        .find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))
-        .and_then(|(_, value)| std::str::from_utf8(&value[1..]).ok()?.trim().parse::<usize>().ok())
+    let status = response.code.ok_or("the status line has no code")?;
+    let length_of_body = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok())
         .ok_or("the response has no content-length")?;
-    let length = head + 4 + length_of_body;
+    let length = head + length_of_body;
     Ok((bytes.len() >= length).then_some(Response { status, length }))
 }
 
@@ -106,5 +113,6 @@ mod tests {
     fn a_response_whose_end_is_unknown_is_an_error() {
         assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(parse(b"HTTP/1.1 OK\r\n\r\n").is_err());
+        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: one\r\n\r\n").is_err());
     }
 }

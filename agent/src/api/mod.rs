@@ -9,17 +9,15 @@ mod request;
 mod resolve;
 pub mod respond;
 mod state;
+mod warm;
 mod watch;
 mod write;
 
-use std::future::{Ready, ready};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::Either;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::Full;
@@ -36,6 +34,7 @@ use crate::metrics::{Metrics, Route};
 use crate::pace::Pace;
 use crate::resolver::Resolver;
 use respond::ApiError;
+pub use warm::WarmReads;
 pub use watch::{Handover, WatchStream};
 
 /// A complete reply.
@@ -115,29 +114,10 @@ pub struct Connection {
     pub handover: Handover,
 }
 
-/// A reply that is there, or one that something must be waited for.
-pub type Answer = Either<Ready<Reply>, Pin<Box<dyn Future<Output = Reply> + Send>>>;
-
 /// Answers one request: one complete reply, whatever happens.
-///
-/// The commonest one, a value from memory, is answered without a future of the other routes' size.
-pub fn answer(current: &Arc<Current>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answer {
+pub async fn answer(current: Arc<Current>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
     connection.pace.handling();
     let agent = current.agent();
-    if let Some(reply) = read::value_from_memory(&agent, connection, &request) {
-        agent.metrics.served_from_memory();
-        connection.pace.replied_at_once();
-        return Either::Left(ready(reply));
-    }
-    Either::Right(Box::pin(answer_waiting(Arc::clone(current), agent, Arc::clone(connection), request)))
-}
-
-async fn answer_waiting(
-    current: Arc<Current>,
-    agent: Arc<Agent>,
-    connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Reply {
     let began = Tick::now();
     let metered = Route::of(request.method(), request.uri().path());
     let mut draft = Draft::default();

@@ -1,20 +1,18 @@
 //! `GET /v1/secrets/{name}` and `GET /v1/secrets/{name}/{key}`.
 
-use std::borrow::Cow;
 use std::io::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Request;
 use http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
-use http::{Method, Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use keyside_protocol::code::Code;
 use keyside_protocol::json::{SecretBuffer, push_string, push_values};
 
-use super::request::{Query, refuse_what_no_client_of_ours_sends};
+use super::request::Query;
 use super::respond::{ApiError, plain, secret_json};
-use super::{Agent, Connection, Reply};
+use super::{Agent, Reply};
 use crate::access::Viewer;
 use crate::audit::{Draft, Subject};
 use crate::backend::{BackendError, ScopeLabel};
@@ -101,60 +99,15 @@ pub(super) async fn value(
     Ok(value_reply(agent, &found.hit, position))
 }
 
-/// Answers `GET /v1/secrets/{name}/{key}` when that needs no waiting and nothing out of the ordinary: a plain path, a
-/// granted key, a fresh value, no condition, no audit log. `None` means the long way, which decides everything anew.
-pub(super) fn value_from_memory(agent: &Agent, connection: &Connection, request: &Request<Incoming>) -> Option<Reply> {
-    let uri = request.uri();
-    if request.method() != Method::GET || uri.query().is_some() || agent.audit.is_on() || connection.probes_only {
-        return None;
-    }
-    let (name, key) = uri.path().strip_prefix("/v1/secrets/")?.split_once('/')?;
-    if key.contains('/') || name.contains('%') || key.contains('%') {
-        return None;
-    }
-    refuse_what_no_client_of_ours_sends(request).ok()?;
-    let headers = request.headers();
-    if headers.contains_key(IF_NONE_MATCH) || headers.contains_key(CACHE_CONTROL) {
-        return None;
-    }
-    let viewer = agent.access.viewer(&connection.peer, &connection.listener)?;
-    if !viewer.may_read_key(name, key) {
-        return None;
-    }
-    let hit = agent.resolver.recall(name)?;
-    let value = hit.cached.secret.position(key)?;
-    Some(value_reply(agent, &hit, value))
-}
-
 fn value_reply(agent: &Agent, hit: &Hit, position: usize) -> Reply {
     let body = ValueBody { cached: Arc::clone(&hit.cached), position };
-    let mut reply = Response::new(Full::new(Bytes::from_owner(body)));
+    let mut reply = plain(200, "application/octet-stream", Bytes::from_owner(body));
     let headers = reply.headers_mut();
-    // Copied whole: setting seven headers one by one hashes each of their names. What differs is set in its place.
-    headers.clone_from(VALUE_HEADERS.get_or_init(value_headers));
-    for (name, value) in headers.iter_mut() {
-        if *name == ETAG {
-            *value = etag(agent.resolver.instance(), hit.cached.revision());
-        } else if *name == KEYSIDE_VERSION {
-            *value = header_text(hit.cached.secret.version());
-        } else if *name == KEYSIDE_STALE && hit.stale {
-            *value = HeaderValue::from_static("true");
-        } else if *name == AGE {
-            *value = HeaderValue::from(hit.age.as_secs());
-        }
-    }
+    headers.insert(ETAG, etag(agent.resolver.instance(), hit.cached.revision()));
+    headers.insert(KEYSIDE_VERSION, header_text(&hit.cached.secret.version()));
+    headers.insert(KEYSIDE_STALE, HeaderValue::from_static(if hit.stale { "true" } else { "false" }));
+    headers.insert(AGE, HeaderValue::from(hit.age.as_secs()));
     reply
-}
-
-static VALUE_HEADERS: OnceLock<HeaderMap> = OnceLock::new();
-
-fn value_headers() -> HeaderMap {
-    let mut headers = plain(200, "application/octet-stream", Bytes::new()).into_parts().0.headers;
-    headers.insert(ETAG, HeaderValue::from_static(""));
-    headers.insert(KEYSIDE_VERSION, HeaderValue::from_static(""));
-    headers.insert(KEYSIDE_STALE, HeaderValue::from_static("false"));
-    headers.insert(AGE, HeaderValue::from_static("0"));
-    headers
 }
 
 /// The bytes of one value inside a shared secret, sent without another copy of ours.
@@ -271,22 +224,14 @@ fn not_modified(etag: HeaderValue) -> Reply {
 }
 
 /// A version is opaque and may hold anything; what a header cannot carry is percent-encoded.
-fn header_text(text: Cow<'_, str>) -> HeaderValue {
-    let encode = |text: &str| {
+fn header_text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| {
         let encoded: String = text
             .bytes()
             .map(|byte| if byte.is_ascii_graphic() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
             .collect();
         HeaderValue::try_from(encoded).expect("only graphic ASCII is left")
-    };
-    match text {
-        Cow::Borrowed(text) => HeaderValue::from_str(text).unwrap_or_else(|_| encode(text)),
-        // Taken over, not copied: every read of a value comes this way.
-        Cow::Owned(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
-            HeaderValue::try_from(text).expect("printable ASCII is a header's value")
-        }
-        Cow::Owned(text) => encode(&text),
-    }
+    })
 }
 
 /// Appends `"version":...,"revision":...,"stale":...,"age_seconds":...`.

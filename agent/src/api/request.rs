@@ -23,8 +23,12 @@ const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// Refuses requests that a browser, a proxy or a smuggler would send. The connection is closed, so nothing that follows
 /// on it is executed.
 pub(super) fn refuse_what_no_client_of_ours_sends<B>(request: &Request<B>) -> Result<(), ApiError> {
-    let is_ours = |host: &[u8]| host.eq_ignore_ascii_case(b"localhost") || host.eq_ignore_ascii_case(b"keyside");
-    refuse_strangers(request, is_ours, "`localhost` or `keyside`")
+    refuse_strangers(request, is_our_host, "`localhost` or `keyside`")
+}
+
+/// Tells whether a client of the socket may call it that.
+pub(super) fn is_our_host(host: &[u8]) -> bool {
+    host.eq_ignore_ascii_case(b"localhost") || host.eq_ignore_ascii_case(b"keyside")
 }
 
 /// The same for a listener that goes by the Hosts that `is_ours` accepts, which `hosts_text` names.

@@ -182,6 +182,30 @@ async fn a_value_is_its_raw_bytes_and_a_secret_its_pairs() {
 }
 
 #[tokio::test]
+async fn a_value_from_memory_is_the_same_reply_with_and_without_the_http_library() {
+    let store = store();
+    store.put("large", Scope::Public, &[("k", &"x".repeat(10_000))]);
+    store.put("empty", Scope::Public, &[("k", "")]);
+    store.put_bytes("raw", Scope::Public, &[("k", b"\r\n\r\n\xff\0")]);
+    let setting = setting(&[("store", &store, false)], Vec::new());
+    for (target, is_small) in
+        [("db/user", true), ("empty/k", true), ("raw/k", true), ("large/k", false), ("db/none", false), ("no/k", false)]
+    {
+        let request = |more: &str| format!("GET /v1/secrets/{target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
+        // Now it is in memory.
+        let _ = setting.raw(OWN_UID, request("X-Long: way\r\n").as_bytes()).await;
+        let long = setting.raw(OWN_UID, request("X-Long: way\r\n").as_bytes()).await;
+        let metrics = Arc::clone(&setting.current.agent().metrics);
+        let before = metrics.count_from_memory();
+        let short = setting.raw(OWN_UID, request("").as_bytes()).await;
+        assert_eq!(metrics.count_from_memory() - before, u64::from(is_small), "{target}");
+        assert_eq!(String::from_utf8_lossy(&short), String::from_utf8_lossy(&long), "{target}");
+        let both = setting.raw(OWN_UID, format!("{}{}", request(""), request("X-Long: way\r\n")).as_bytes()).await;
+        assert_eq!(both, [short, long].concat(), "{target}: one behind the other");
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_has_the_value_is_told_so() {
     let store = store();
     let setting = setting(&[("store", &store, false)], Vec::new());

@@ -162,6 +162,12 @@ impl Metrics {
         self.from_memory.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns how many those were.
+    #[cfg(test)]
+    pub(crate) fn count_from_memory(&self) -> u64 {
+        self.from_memory.load(Ordering::Relaxed)
+    }
+
     /// Counts any other request; `code` is that of its error.
     pub fn answered(&self, route: Route, code: Option<Code>, took: Duration) {
         self.requests[route as usize][code.map_or(0, |code| code as usize + 1)].fetch_add(1, Ordering::Relaxed);
