@@ -1,7 +1,7 @@
 //! From a name to a value: precedence over back-ends and scopes, through the cache, with one call in flight for each
 //! secret, a deadline and a breaker for each back-end, and one consistent set for each resolve.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -351,19 +351,19 @@ pub struct Miss {
 }
 
 /// One consistent set of secrets.
-pub struct Generation {
+pub struct Generation<'a> {
     /// Opaque; equal strings mean the same state of the cache.
     pub id: String,
     /// Each name with what was found.
-    pub secrets: BTreeMap<String, Found>,
+    pub secrets: HashMap<&'a str, Found>,
 }
 
 /// What a resolve found when it did not find everything.
-pub struct Incomplete {
+pub struct Incomplete<'a> {
     /// Each name that was found.
-    pub secrets: BTreeMap<String, Found>,
+    pub secrets: HashMap<&'a str, Found>,
     /// Each name that was not.
-    pub misses: BTreeMap<String, Miss>,
+    pub misses: HashMap<&'a str, Miss>,
 }
 
 /// All back-ends, in one order, behind one cache. A reload makes another one over the same `Memory`.
@@ -530,11 +530,14 @@ impl Resolver {
     /// Returns the secret of exactly `name` when memory alone can tell: a fresh value in the first back-end that is not
     /// known to lack it. `None` says nothing; then ask [`secret`](Self::secret).
     pub fn recall(&self, name: &str) -> Option<Hit> {
-        let now = Tick::now();
-        let mut cache = self.cache();
+        self.recall_in(&mut self.cache(), name, Tick::now()).map(|(_, hit)| hit)
+    }
+
+    /// The same where the cache is held already, with the back-end.
+    fn recall_in(&self, cache: &mut Cache<Flight>, name: &str, now: Tick) -> Option<(usize, Hit)> {
         for backend in 0..self.sources.len() {
             match cache.recall(self.key(backend, self.scopes, name), now) {
-                Recall::Fresh(hit) => return Some(hit),
+                Recall::Fresh(hit) => return Some((backend, hit)),
                 Recall::Absent => {}
                 Recall::Unknown => return None,
             }
@@ -544,18 +547,35 @@ impl Resolver {
 
     /// Reads `names`, each once, as one consistent set: none of them was replaced in the cache between the first and the
     /// last read. Errors: every name that was not found, all at once, beside what was.
-    pub async fn generation(self: &Arc<Self>, names: &[&str]) -> Result<Generation, Incomplete> {
+    pub async fn generation<'a>(self: &Arc<Self>, names: &[&'a str]) -> Result<Generation<'a>, Incomplete<'a>> {
         for attempt in 1.. {
-            let reads = names.iter().map(|name| self.secret(name, Selection::default(), Want::Usual));
-            let mut secrets = BTreeMap::new();
-            let mut misses = BTreeMap::new();
-            for (name, result) in names.iter().zip(join_all(reads).await) {
+            let mut secrets = HashMap::with_capacity(names.len());
+            let mut unknown = Vec::new();
+            {
+                let mut cache = self.cache();
+                let now = Tick::now();
+                for name in names {
+                    match self.recall_in(&mut cache, name, now) {
+                        Some((backend, hit)) => {
+                            secrets.insert(*name, Found { backend, scopes: self.scopes, hit, called: false });
+                        }
+                        None => unknown.push(*name),
+                    }
+                }
+                // Read in one moment, they are one set.
+                if unknown.is_empty() {
+                    return Ok(Generation { id: self.generation_id(&cache), secrets });
+                }
+            }
+            let reads = unknown.iter().map(|name| self.secret(name, Selection::default(), Want::Usual));
+            let mut misses = HashMap::new();
+            for (name, result) in unknown.iter().zip(join_all(reads).await) {
                 match result {
                     Ok(found) => {
-                        secrets.insert((*name).to_owned(), found);
+                        secrets.insert(*name, found);
                     }
                     Err(miss) => {
-                        misses.insert((*name).to_owned(), miss);
+                        misses.insert(*name, miss);
                     }
                 }
             }
@@ -575,18 +595,21 @@ impl Resolver {
                 Agreement::Replaced => false,
             };
             if settled {
-                let id = format!("{}-{}", self.memory.instance, cache.revision());
-                return Ok(Generation { id, secrets });
+                return Ok(Generation { id: self.generation_id(&cache), secrets });
             }
             drop(cache);
             if attempt >= MOST_GENERATION_TRIES {
                 let what = "the secrets change faster than they can be read together".to_owned();
                 let error = BackendError::Transient { what, hint: None };
-                let miss = |name: &&str| ((*name).to_owned(), Miss { asked: Vec::new(), error: error.clone() });
-                return Err(Incomplete { secrets: BTreeMap::new(), misses: names.iter().map(miss).collect() });
+                let miss = |name: &&'a str| (*name, Miss { asked: Vec::new(), error: error.clone() });
+                return Err(Incomplete { secrets: HashMap::new(), misses: names.iter().map(miss).collect() });
             }
         }
         unreachable!("the loop returns by its last attempt")
+    }
+
+    fn generation_id(&self, cache: &Cache<Flight>) -> String {
+        format!("{}-{}", self.memory.instance, cache.revision())
     }
 
     /// Reads one entry; also tells whether a call was made for it. A reader that goes away does not cancel the call that

@@ -266,7 +266,7 @@ impl Client {
 
     /// Reads as far as the end of the head; returns what was received with the head's length.
     fn read_head(&self, until: Until) -> Result<(Head, usize, SecretBuffer), ClientError> {
-        let mut first = zeroize::Zeroizing::new([0_u8; 4096]);
+        let mut first = zeroize::Zeroizing::new([0_u8; USUAL_REPLY]);
         let mut received = SecretBuffer::with_capacity(first.len());
         loop {
             let read = self.read_some(&mut first[..], until)?;
@@ -303,7 +303,6 @@ impl Client {
         received: SecretBuffer,
         until: Until,
     ) -> Result<Reply, ClientError> {
-        let mut first = zeroize::Zeroizing::new([0_u8; 4096]);
         let length = match (head.status, method) {
             (204 | 304, _) | (_, "HEAD") => Some(0),
             _ => head.content_length()?,
@@ -313,9 +312,15 @@ impl Client {
         }
         // expose: the first part of the body moves into its own wiped buffer of the announced size.
         let rest = &received.expose()[head_length..];
-        let mut body = SecretBuffer::with_capacity(length.map_or(rest.len().max(4096), |length| length as usize));
+        let mut body =
+            SecretBuffer::with_capacity(length.map_or(rest.len().max(USUAL_REPLY), |length| length as usize));
         body.push(rest);
         drop(received);
+        // Most replies are here already; then there is nothing to wipe.
+        if length == Some(body.len() as u64) {
+            return Ok(Reply { status: head.status, headers: head.headers, body });
+        }
+        let mut first = zeroize::Zeroizing::new([0_u8; USUAL_REPLY]);
         loop {
             match length {
                 Some(length) if body.len() as u64 == length => break,
@@ -341,6 +346,9 @@ impl Client {
 fn broken(error: io::Error) -> ClientError {
     ClientError::Broken(Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
+
+/// Room for what a step usually asks for: some twenty values of a few hundred bytes.
+const USUAL_REPLY: usize = 8192;
 
 /// A deadline, and the span it was made of.
 #[derive(Clone, Copy)]

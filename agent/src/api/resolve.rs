@@ -1,6 +1,6 @@
 //! `POST /v1/resolve`: everything a step needs, as one consistent set, or every failure at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use http::Request;
@@ -11,7 +11,7 @@ use keyside_protocol::message::{Failure, ResolveRequest};
 use keyside_protocol::name::check_name;
 use keyside_protocol::reference::Reference;
 use keyside_protocol::template::Template;
-use keyside_protocol::value::SecretValue;
+use keyside_protocol::value::{SecretRef, SecretValue};
 
 use super::read::{accountable, cache_state, push_granted, push_state};
 use super::respond::{ApiError, LIST_HINT, code_of, describe, secret_json};
@@ -30,12 +30,21 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn references(&self) -> Vec<&Reference> {
-        match self {
-            Self::Template(template) => template.references().collect(),
-            Self::Reference(reference) => vec![reference],
-        }
+    fn references(&self) -> impl Iterator<Item = &Reference> {
+        let (template, reference) = match self {
+            Self::Template(template) => (Some(template), None),
+            Self::Reference(reference) => (None, Some(reference)),
+        };
+        template.into_iter().flat_map(Template::references).chain(reference)
     }
+}
+
+/// What stands for one caller's id in the reply.
+enum Rendered<'a> {
+    /// A template's text.
+    Text(SecretValue),
+    /// A value as it is in memory.
+    Value(SecretRef<'a>),
 }
 
 /// Answers a resolve.
@@ -52,9 +61,9 @@ pub(super) async fn resolve(
     let mut failures = Failures::default();
     let wanted = parse(&asked, &mut failures);
 
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     let mut granted = Vec::new();
-    for reference in wanted.values().flat_map(Wanted::references) {
+    for reference in wanted.iter().flat_map(|(_, wanted)| wanted.references()) {
         let (name, key) = (reference.name(), reference.key());
         if agent.audit.is_on() {
             draft.secrets.push(Subject::key(name, key));
@@ -67,7 +76,7 @@ pub(super) async fn resolve(
         } else if !viewer.may_read_key(name, key) {
             failures.add(reference.to_string(), Code::KeyNotFound, Vec::new(), false, None);
         } else {
-            names.insert(name);
+            names.push(name);
             granted.push(reference);
         }
     }
@@ -79,16 +88,17 @@ pub(super) async fn resolve(
             let hint = Some(format!("not a secret's name: {error}"));
             failures.add(name.clone(), Code::InvalidReference, Vec::new(), false, hint);
         } else if viewer.may_read(name) {
-            names.insert(name);
+            names.push(name.as_str());
         } else {
             failures.add(name.clone(), Code::SecretNotFound, Vec::new(), false, None);
         }
     }
 
     accountable(agent)?;
-    let names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
     let (generation, secrets, misses) = match agent.resolver.generation(&names).await {
-        Ok(generation) => (Some(generation.id), generation.secrets, BTreeMap::new()),
+        Ok(generation) => (Some(generation.id), generation.secrets, HashMap::new()),
         Err(Incomplete { secrets, misses }) => (None, secrets, misses),
     };
     if misses.values().any(|miss| miss.error == BackendError::NotFound) {
@@ -112,7 +122,7 @@ pub(super) async fn resolve(
         }
     }
     for name in &asked.secrets {
-        if let Some(miss) = misses.get(name) {
+        if let Some(miss) = misses.get(name.as_str()) {
             add_miss(agent, viewer, &mut failures, name.clone(), name, miss);
         }
     }
@@ -122,10 +132,11 @@ pub(super) async fn resolve(
         let backends: BTreeSet<_> = secrets.values().map(|found| found.backend).collect();
         let backends = backends.into_iter().map(|backend| agent.resolver.sources()[backend].name.as_str());
         draft.backend = backends.collect::<Vec<_>>().join(", ");
-        let versions = secrets.values().map(|found| found.hit.cached.secret.version());
+        let found = names.iter().filter_map(|name| secrets.get(name));
+        let versions = found.map(|found| found.hit.cached.secret.version());
         draft.version = versions.collect::<Vec<_>>().join(", ");
     }
-    let values = if failures.is_empty() { render(&wanted, &secrets, &mut failures) } else { BTreeMap::new() };
+    let values = if failures.is_empty() { render(&wanted, &secrets, &mut failures) } else { Vec::new() };
     match generation {
         Some(generation) if failures.is_empty() => {
             Ok(secret_json(write_reply(viewer, &generation, &values, &asked.secrets, &secrets)))
@@ -134,13 +145,12 @@ pub(super) async fn resolve(
     }
 }
 
-fn parse<'a>(asked: &'a ResolveRequest, failures: &mut Failures) -> BTreeMap<&'a str, Wanted> {
-    let mut wanted = BTreeMap::new();
+/// Reads what every id asks for, in byte order of the id.
+fn parse<'a>(asked: &'a ResolveRequest, failures: &mut Failures) -> Vec<(&'a str, Wanted)> {
+    let mut wanted = Vec::with_capacity(asked.templates.len() + asked.references.len());
     for (id, text) in &asked.templates {
         match Template::parse(text) {
-            Ok(template) => {
-                wanted.insert(id.as_str(), Wanted::Template(template));
-            }
+            Ok(template) => wanted.push((id.as_str(), Wanted::Template(template))),
             Err(error) => {
                 let hint = Some(format!("`{id}`: {error}"));
                 failures.add(error.snippet, Code::InvalidReference, Vec::new(), false, hint);
@@ -150,19 +160,18 @@ fn parse<'a>(asked: &'a ResolveRequest, failures: &mut Failures) -> BTreeMap<&'a
     for (id, text) in &asked.references {
         match Reference::parse(text) {
             // One id can name one value only.
-            Ok(_) if wanted.contains_key(id.as_str()) => {
+            Ok(_) if asked.templates.contains_key(id) => {
                 let hint = Some(format!("`{id}` stands in `templates` and in `references`"));
                 failures.add(text.clone(), Code::InvalidReference, Vec::new(), false, hint);
             }
-            Ok(reference) => {
-                wanted.insert(id.as_str(), Wanted::Reference(reference));
-            }
+            Ok(reference) => wanted.push((id.as_str(), Wanted::Reference(reference))),
             Err(error) => {
                 let shown: String = text.chars().take(64).collect();
                 failures.add(shown, Code::InvalidReference, Vec::new(), false, Some(format!("`{id}`: {error}")));
             }
         }
     }
+    wanted.sort_by_key(|(id, _)| *id);
     wanted
 }
 
@@ -179,38 +188,24 @@ fn add_miss(agent: &Agent, viewer: &Viewer<'_>, failures: &mut Failures, referen
 }
 
 fn render<'a>(
-    wanted: &BTreeMap<&'a str, Wanted>,
-    secrets: &BTreeMap<String, Found>,
+    wanted: &[(&'a str, Wanted)],
+    secrets: &'a HashMap<&str, Found>,
     failures: &mut Failures,
-) -> BTreeMap<&'a str, SecretValue> {
+) -> Vec<(&'a str, Rendered<'a>)> {
     let value_of = |reference: &Reference| {
-        secrets[reference.name()]
-            .hit
-            .cached
-            .secret
-            .get(reference.key())
-            .expect("a missing key is a failure, and with failures nothing is rendered")
+        let secret = &secrets[reference.name()].hit.cached.secret;
+        secret.get(reference.key()).expect("a missing key is a failure, and with failures nothing is rendered")
     };
-    let mut values = BTreeMap::new();
+    let mut values = Vec::with_capacity(wanted.len());
     for (id, wanted) in wanted {
         match wanted {
-            Wanted::Reference(reference) => {
-                // expose: copied into the reply's wiped buffer below.
-                values.insert(*id, SecretValue::copy_of(value_of(reference).expose()));
-            }
+            Wanted::Reference(reference) => values.push((*id, Rendered::Value(value_of(reference)))),
             Wanted::Template(template) => match template.render(value_of) {
-                Ok(value) => {
-                    values.insert(*id, value);
-                }
+                Ok(value) => values.push((*id, Rendered::Text(value))),
                 Err(error) => {
                     let reference = template.references().next().map(ToString::to_string).unwrap_or_default();
-                    failures.add(
-                        reference,
-                        Code::InvalidReference,
-                        Vec::new(),
-                        false,
-                        Some(format!("`{id}`: {error}")),
-                    );
+                    let hint = Some(format!("`{id}`: {error}"));
+                    failures.add(reference, Code::InvalidReference, Vec::new(), false, hint);
                 }
             },
         }
@@ -221,26 +216,33 @@ fn render<'a>(
 fn write_reply(
     viewer: &Viewer<'_>,
     generation: &str,
-    values: &BTreeMap<&str, SecretValue>,
+    values: &[(&str, Rendered<'_>)],
     whole: &[String],
-    secrets: &BTreeMap<String, Found>,
+    secrets: &HashMap<&str, Found>,
 ) -> SecretBuffer {
-    let size: usize = values.values().map(SecretValue::len).sum::<usize>()
-        + whole.iter().map(|name| secrets[name].hit.cached.secret.byte_size()).sum::<usize>();
-    let mut body = SecretBuffer::with_capacity(size * 5 / 4 + 256 + 64 * values.len());
+    let size_of = |rendered: &Rendered<'_>| match rendered {
+        Rendered::Text(value) => value.len(),
+        Rendered::Value(value) => value.len(),
+    };
+    let size: usize = values.iter().map(|(id, rendered)| id.len() + 8 + size_of(rendered)).sum::<usize>()
+        + whole.iter().map(|name| secrets[name.as_str()].hit.cached.secret.byte_size()).sum::<usize>();
+    let mut body = SecretBuffer::with_capacity(size * 5 / 4 + 256);
     body.push(b"{\"generation\":");
     push_string(&mut body, generation);
     body.push(b",\"values\":{");
-    for (index, (id, value)) in values.iter().enumerate() {
+    for (index, (id, rendered)) in values.iter().enumerate() {
         if index > 0 {
             body.push(b",");
         }
         push_string(&mut body, id);
         body.push(b":");
-        push_value(&mut body, value);
+        match rendered {
+            Rendered::Text(value) => push_value(&mut body, value),
+            Rendered::Value(value) => push_value(&mut body, *value),
+        }
     }
     body.push(b"},\"secrets\":{");
-    let whole: BTreeSet<&String> = whole.iter().collect();
+    let whole: BTreeSet<&str> = whole.iter().map(String::as_str).collect();
     for (index, name) in whole.into_iter().enumerate() {
         if index > 0 {
             body.push(b",");

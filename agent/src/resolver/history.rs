@@ -1,6 +1,7 @@
 //! A history: what many readers were served while a back-end changed, failed, lost secrets and came back, and what must
 //! hold of all of it.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::tests::options;

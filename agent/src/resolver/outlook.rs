@@ -2,6 +2,7 @@
 //! for again as soon as its ttl is over.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::cache::{Glance, LEAST_SPAN};
