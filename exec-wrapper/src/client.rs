@@ -13,6 +13,7 @@ use keyside_protocol::value::SecretValue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use zeroize::Zeroize as _;
 
 use crate::stream::Lines;
 use crate::sys;
@@ -266,21 +267,23 @@ impl Client {
 
     /// Reads as far as the end of the head; returns what was received with the head's length.
     fn read_head(&self, until: Until) -> Result<(Head, usize, SecretBuffer), ClientError> {
-        let mut first = zeroize::Zeroizing::new([0_u8; USUAL_REPLY]);
-        let mut received = SecretBuffer::with_capacity(first.len());
+        let mut first = [0_u8; USUAL_REPLY];
+        let mut received = SecretBuffer::with_capacity(0);
         loop {
-            let read = self.read_some(&mut first[..], until)?;
+            let read = self.read_some(&mut first, until)?;
             if read == 0 {
                 return Err(ClientError::Closed);
             }
             received.push(&first[..read]);
+            // What was read and no more: wiping costs time for each byte.
+            first[..read].zeroize();
             // expose: looked at for the end of the head.
             if let Some(parsed) = parse_head(received.expose())? {
                 // An interim reply says nothing yet.
                 if parsed.0.status >= 200 {
                     return Ok((parsed.0, parsed.1, received));
                 }
-                let mut rest = SecretBuffer::with_capacity(first.len());
+                let mut rest = SecretBuffer::with_capacity(received.len() - parsed.1);
                 // expose: into another wiped buffer.
                 rest.push(&received.expose()[parsed.1..]);
                 received = rest;
