@@ -198,7 +198,6 @@ fn keys(table: &'static Table, title: &str, path: &[&str], value: &Placed, repor
                 let what = format!("`{}` in {title} is not supported in this version yet", key.name);
                 check.report.mistake(&entry.place, what);
             }
-            Kind::Foreign => {}
             kind => {
                 if let Some(value) = check.value(kind, &entry.value) {
                     layer.insert(key.name.to_owned(), value);
@@ -210,7 +209,7 @@ fn keys(table: &'static Table, title: &str, path: &[&str], value: &Placed, repor
 }
 
 fn unknown_key(table: &'static Table, title: &str, entry: &Entry, report: &mut Report) {
-    let own = table.keys.iter().filter(|key| !matches!(key.kind, Kind::Inline(_) | Kind::Foreign | Kind::Later));
+    let own = table.keys.iter().filter(|key| !matches!(key.kind, Kind::Inline(_) | Kind::Later));
     let near = report.nearest(&entry.name, own.clone().map(|key| key.name));
     let near = near.or_else(|| report.nearest(&entry.name, table.keys.iter().map(|key| key.name)));
     let advice = match near {

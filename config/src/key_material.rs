@@ -6,13 +6,13 @@ use zeroize::Zeroizing;
 
 use crate::environment::Environment;
 use crate::file::{self, ReadError, Trust};
-use crate::settings::EncryptionKey;
+use crate::settings::SecretText;
 
 /// Largest key file in bytes.
 const MAX_KEY_FILE_BYTES: usize = 64 << 10;
 
 /// Takes the key from a variable; the error says what is wrong.
-pub(crate) fn from_variable(setting: &str, name: &str, environment: &Environment) -> Result<EncryptionKey, String> {
+pub(crate) fn from_variable(setting: &str, name: &str, environment: &Environment) -> Result<SecretText, String> {
     // The name goes into messages, so what might be a key pasted in its place stops here, unquoted.
     if !is_variable_name(name) {
         return Err(format!("`{setting}` holds the name of a variable, such as KEYSIDE_STORE_KEY, not the key itself"));
@@ -25,13 +25,26 @@ pub(crate) fn from_variable(setting: &str, name: &str, environment: &Environment
     if value.is_empty() {
         return Err(format!("the variable {name} is empty"));
     }
-    Ok(EncryptionKey { text: Zeroizing::new(value.to_owned()), origin: format!("`{setting}` (variable {name})") })
+    Ok(SecretText {
+        text: Zeroizing::new(value.to_owned()),
+        origin: format!("`{setting}` (variable {name})"),
+        file: None,
+    })
 }
 
 /// Takes the key from a file, without one newline at its end, and adds the file to `files`; the error says what is
 /// wrong.
-pub(crate) fn from_file(setting: &str, path: &Path, files: &mut Vec<PathBuf>) -> Result<EncryptionKey, String> {
+pub(crate) fn from_file(setting: &str, path: &Path, files: &mut Vec<PathBuf>) -> Result<SecretText, String> {
     files.push(path.to_owned());
+    Ok(SecretText {
+        text: text_of(path)?,
+        origin: format!("`{setting}` (file {})", path.display()),
+        file: Some(path.to_owned()),
+    })
+}
+
+/// Reads a secret from a file, without one newline at its end; the error says what is wrong.
+pub(crate) fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = file::read(path, MAX_KEY_FILE_BYTES, Trust::Any).map_err(|error| {
         let shown = path.display();
         match error {
@@ -45,10 +58,7 @@ pub(crate) fn from_file(setting: &str, path: &Path, files: &mut Vec<PathBuf>) ->
     if text.is_empty() {
         return Err(format!("{} is empty", path.display()));
     }
-    Ok(EncryptionKey {
-        text: Zeroizing::new(text.to_owned()),
-        origin: format!("`{setting}` (file {})", path.display()),
-    })
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// Takes the key from a credential that systemd passed, likewise.
@@ -57,7 +67,7 @@ pub(crate) fn from_credential(
     name: &str,
     environment: &Environment,
     files: &mut Vec<PathBuf>,
-) -> Result<EncryptionKey, String> {
+) -> Result<SecretText, String> {
     if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(format!("`{setting}` holds the name of a credential, without a slash"));
     }

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod backend;
 mod check;
 mod environment;
 mod file;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use keyside_protocol::level::{LEVEL_VARIABLE, ValidationLevel};
 
+use crate::backend;
 use crate::check::{self, Report};
 use crate::environment::Environment;
 use crate::file::{self, MAX_CONFIG_BYTES, ReadError, Trust};
 use crate::meaning;
 use crate::mistake::{ConfigError, Mistake};
-use crate::settings::{BackendKind, BackendSettings, ManagerSearch, Settings};
+use crate::settings::{BackendKind, BackendSettings, ManagerSearch, NetworkSettings, Settings};
 use crate::socket;
 use crate::tree::{self, Entry, Node};
 use crate::variables;
@@ -83,8 +84,10 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
     }
     let mut manager = None;
     let (backends, names) = if report.has_entry_of("backend") {
-        let backends = meaning::backends(&written, &request.environment, &mut report);
-        (backends, written.backend.keys().cloned().collect())
+        let backends = backend::all(&written, &request.environment, &mut report);
+        let attached = backend::attached(&written);
+        let names = written.backend.keys().filter(|name| !attached.contains(&name.as_str())).cloned();
+        (backends, names.collect())
     } else {
         let mut names = vec![ZENML_BACKEND.to_owned()];
         let found = zenml::find(&request.environment, request.uid);
@@ -204,13 +207,14 @@ fn manager_search(
 fn zenml_backend(store: crate::settings::ZenmlSqlSettings) -> BackendSettings {
     BackendSettings {
         name: ZENML_BACKEND.to_owned(),
-        kind: BackendKind::ZenmlSql(store),
+        kind: BackendKind::ZenmlSql(Box::new(store)),
         required: true,
         parallelism: 8,
         timeout: Duration::from_secs(8),
         ttl: None,
         writable: false,
         denied_means_absent: false,
+        network: NetworkSettings::default(),
     }
 }
 

@@ -6,17 +6,13 @@ use std::path::PathBuf;
 
 use crate::accounts::{self, OVERFLOW_ID};
 use crate::check::Report;
-use crate::environment::Environment;
-use crate::key_material;
 use crate::settings::{
-    AgentSettings, AuditSettings, BackendKind, BackendSettings, CacheSettings, EncryptionKey, GrantSettings,
-    LimitSettings, ListenerSettings, LocalSettings, MetricsSettings, OnIdentityFailure, Poll, ScopeOrder,
-    SecretPattern, ZenmlSqlSettings,
+    AgentSettings, AuditSettings, BackendSettings, CacheSettings, GrantSettings, LimitSettings, ListenerSettings,
+    MetricsSettings, OnIdentityFailure, Poll, ScopeOrder, SecretPattern,
 };
-use crate::sqlite_url;
 use crate::written::{
-    Written, WrittenAgent, WrittenAudit, WrittenBackend, WrittenCache, WrittenGrant, WrittenLimits, WrittenListener,
-    WrittenMetrics, WrittenPattern,
+    Written, WrittenAgent, WrittenAudit, WrittenCache, WrittenGrant, WrittenLimits, WrittenListener, WrittenMetrics,
+    WrittenPattern,
 };
 
 /// Returns `[agent]`; the validation level is the caller's to override.
@@ -132,108 +128,6 @@ pub(crate) fn cache(written: &WrittenCache) -> CacheSettings {
             _ => OnIdentityFailure::Stale,
         },
     }
-}
-
-/// Returns every `[backend.*]` that can be used, in no order of precedence yet.
-pub(crate) fn backends(written: &Written, environment: &Environment, report: &mut Report) -> Vec<BackendSettings> {
-    let mut backends = Vec::new();
-    for (name, backend) in &written.backend {
-        // A type that is missing or wrong says nothing about the other keys.
-        if required(backend.kind.as_ref(), "type", "backend", name, report).is_none() {
-            continue;
-        }
-        let kind = match backend.kind.as_deref() {
-            Some("local") => local(name, backend, report),
-            _ => zenml_sql(name, backend, environment, report),
-        };
-        if let Some(kind) = kind {
-            backends.push(BackendSettings {
-                name: name.clone(),
-                kind,
-                required: backend.required,
-                parallelism: backend.parallelism,
-                timeout: backend.timeout.0,
-                ttl: backend.ttl.map(|ttl| ttl.0),
-                writable: backend.writable,
-                denied_means_absent: backend.denied_means_absent,
-            });
-        }
-    }
-    backends
-}
-
-/// Reports the keys that belong to other types of back-end; `own` says which of the known ones do not.
-fn refuse_foreign(name: &str, kind: &str, own: fn(&str) -> bool, report: &mut Report) {
-    let foreign: Vec<String> = report
-        .keys_of("backend", name)
-        .filter(|key| crate::schema::is_foreign(key) || (crate::schema::is_of_one_type(key) && !own(key)))
-        .map(str::to_owned)
-        .collect();
-    for key in foreign {
-        let what = format!("`{key}` in [backend.{name}] has no meaning for a {kind}");
-        report.mistake_at(&["backend", name, &key], what);
-    }
-}
-
-fn zenml_sql(
-    name: &str,
-    written: &WrittenBackend,
-    environment: &Environment,
-    report: &mut Report,
-) -> Option<BackendKind> {
-    refuse_foreign(name, "\"zenml-sql\" back-end on SQLite", |key| key != "path", report);
-    let path = required(written.url.as_ref(), "url", "backend", name, report).and_then(|url| {
-        sqlite_url::path_of(url)
-            .map_err(|what| report.mistake_at(&["backend", name, "url"], format!("`url` in [backend.{name}]: {what}")))
-            .ok()
-    });
-    let encryption_key = encryption_key(name, written, environment, report);
-    Some(BackendKind::ZenmlSql(ZenmlSqlSettings {
-        path: path?,
-        encryption_key,
-        user: written.user.clone(),
-        user_required: written.user.is_some(),
-        workspace: written.workspace.clone(),
-    }))
-}
-
-fn local(name: &str, written: &WrittenBackend, report: &mut Report) -> Option<BackendKind> {
-    refuse_foreign(name, "\"local\" back-end", |key| key == "path", report);
-    let path = PathBuf::from(required(written.path.as_ref(), "path", "backend", name, report)?);
-    let Some(directory) = path.parent().filter(|_| path.file_name().is_some()) else {
-        let what = format!("`path` in [backend.{name}] names no file");
-        report.mistake_at(&["backend", name, "path"], what);
-        return None;
-    };
-    Some(BackendKind::Local(LocalSettings { base: directory.to_owned(), path }))
-}
-
-fn encryption_key(
-    name: &str,
-    written: &WrittenBackend,
-    environment: &Environment,
-    report: &mut Report,
-) -> Option<EncryptionKey> {
-    let settings = [
-        ("encryption_key_env", &written.encryption_key_env),
-        ("encryption_key_file", &written.encryption_key_file),
-        ("encryption_key_credential", &written.encryption_key_credential),
-    ];
-    let mut given = settings.iter().filter_map(|(setting, value)| Some((*setting, value.as_ref()?)));
-    let (setting, value) = given.next()?;
-    for (other, _) in given {
-        let what = format!("`{other}` in [backend.{name}] names a second encryption key beside `{setting}`; keep one");
-        report.mistake_at(&["backend", name, other], what);
-    }
-    let key = match setting {
-        "encryption_key_env" => key_material::from_variable(setting, value, environment),
-        "encryption_key_file" => key_material::from_file(setting, value.as_ref(), &mut report.files),
-        _ => key_material::from_credential(setting, value, environment, &mut report.files),
-    };
-    key.map_err(|what| {
-        report.mistake_at(&["backend", name, setting], format!("`{setting}` in [backend.{name}]: {what}"))
-    })
-    .ok()
 }
 
 /// Puts the back-ends into the order of `precedence`, which must name each of `names` exactly once.

@@ -256,7 +256,7 @@ fn type_of(kind: Kind) -> &'static str {
         Kind::Patterns => "list of patterns",
         Kind::TextTable => "table of texts",
         Kind::TemplateTable => "table of templates",
-        Kind::Inline(_) | Kind::Later | Kind::Foreign => "not due",
+        Kind::Inline(_) | Kind::Later => "not due",
     }
 }
 

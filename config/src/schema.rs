@@ -92,8 +92,6 @@ pub(crate) enum Kind {
     Inline(&'static str),
     /// Known, and not supported yet.
     Later,
-    /// A key that another type of back-end has.
-    Foreign,
 }
 
 impl Kind {
@@ -110,8 +108,7 @@ impl Kind {
             | Self::Mode
             | Self::Form { .. }
             | Self::Inline(_)
-            | Self::Later
-            | Self::Foreign => true,
+            | Self::Later => true,
             Self::Count { .. }
             | Self::Share
             | Self::Switch
@@ -129,7 +126,7 @@ impl Kind {
     /// Describes a right value, for "must be X".
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Text | Self::Inline(_) | Self::Later | Self::Foreign => "a text".to_owned(),
+            Self::Text | Self::Inline(_) | Self::Later => "a text".to_owned(),
             Self::Path => "an absolute path".to_owned(),
             Self::Socket => "an absolute path of fewer than 108 bytes".to_owned(),
             Self::Duration { .. } => "a duration such as \"500ms\", \"30s\", \"5m\" or \"1h\"".to_owned(),
@@ -181,16 +178,109 @@ pub(crate) fn table(name: &str) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.name == name)
 }
 
-/// Tells whether a key of `[backend.NAME]` belongs to a type that is not due.
-pub(crate) fn is_foreign(name: &str) -> bool {
-    BACKEND.iter().any(|key| key.name == name && matches!(key.kind, Kind::Foreign))
-}
+/// The keys that belong to single types of back-end; all others of `[backend.NAME]` belong to each.
+const KEYS_OF_TYPES: &[(&str, &[&str])] = &[
+    (
+        "zenml-server",
+        &[
+            "url",
+            "api_key_env",
+            "api_key_file",
+            "api_key_credential",
+            "username",
+            "password_env",
+            "password_file",
+            "password_credential",
+            "api_token_env",
+            "api_token_file",
+            "api_token_credential",
+            "workspace",
+        ],
+    ),
+    (
+        "zenml-sql",
+        &[
+            "url",
+            "password_env",
+            "password_file",
+            "password_credential",
+            "ssl_ca",
+            "ssl_cert",
+            "ssl_key",
+            "encryption_key_env",
+            "encryption_key_file",
+            "encryption_key_credential",
+            "user",
+            "workspace",
+            "values",
+            "backup",
+        ],
+    ),
+    ("aws", &["region", "endpoint_url", "profile", "role_arn", "layout", "scope", "namespace", "component", "prefix"]),
+    (
+        "gcp",
+        &[
+            "project",
+            "endpoint",
+            "credentials_file",
+            "impersonate",
+            "layout",
+            "scope",
+            "namespace",
+            "component",
+            "prefix",
+        ],
+    ),
+    (
+        "azure",
+        &[
+            "vault_url",
+            "client_id",
+            "tenant_id",
+            "client_secret_env",
+            "client_secret_file",
+            "client_secret_credential",
+            "authority",
+            "layout",
+            "scope",
+            "namespace",
+            "component",
+            "prefix",
+        ],
+    ),
+    (
+        "vault",
+        &[
+            "url",
+            "mount",
+            "namespace",
+            "kv",
+            "auth",
+            "role",
+            "role_id",
+            "secret_id_env",
+            "secret_id_file",
+            "secret_id_credential",
+            "token_env",
+            "token_file",
+            "token_credential",
+            "jwt_file",
+            "auth_mount",
+            "layout",
+            "scope",
+            "scope_namespace",
+            "component",
+            "prefix",
+        ],
+    ),
+    ("local", &["path"]),
+    ("plugin", &["command", "env"]),
+];
 
-/// Tells whether a key of `[backend.NAME]` belongs to one of the types that are due, and not to all of them.
-pub(crate) fn is_of_one_type(name: &str) -> bool {
-    const OF_ONE_TYPE: [&str; 7] =
-        ["url", "encryption_key_env", "encryption_key_file", "encryption_key_credential", "user", "workspace", "path"];
-    OF_ONE_TYPE.contains(&name)
+/// Tells whether a key of `[backend.NAME]` has a meaning for back-ends of `kind`.
+pub(crate) fn has_meaning(key: &str, kind: &str) -> bool {
+    let mut owners = KEYS_OF_TYPES.iter().filter(|(_, keys)| keys.contains(&key)).peekable();
+    owners.peek().is_none() || owners.any(|(owner, _)| *owner == kind)
 }
 
 impl Table {
@@ -246,9 +336,7 @@ const CACHE: &[Key] = &[
     defaulted("on_identity_failure", word(&["stale", "deny"]), "\"stale\""),
 ];
 
-/// The types of back-end that are due, and those that will be.
-const BACKEND_TYPE: Kind =
-    Kind::Word { due: &["zenml-sql", "local"], later: &["zenml-server", "aws", "gcp", "azure", "vault", "plugin"] };
+const BACKEND_TYPE: Kind = word(&["zenml-server", "zenml-sql", "aws", "gcp", "azure", "vault", "local", "plugin"]);
 
 const BACKEND: &[Key] = &[
     key("type", BACKEND_TYPE),
@@ -262,17 +350,73 @@ const BACKEND: &[Key] = &[
     key("ca_file", Kind::Path),
     key("proxy", Kind::Text),
     key("no_proxy", Kind::Text),
-    // `zenml-sql`.
+    // `zenml-server`, `zenml-sql` and `vault`.
     key("url", Kind::Text),
+    key("api_key_env", Kind::Text),
+    key("api_key_file", Kind::Path),
+    key("api_key_credential", Kind::Text),
+    key("username", Kind::Text),
+    key("password_env", Kind::Text),
+    key("password_file", Kind::Path),
+    key("password_credential", Kind::Text),
+    key("api_token_env", Kind::Text),
+    key("api_token_file", Kind::Path),
+    key("api_token_credential", Kind::Text),
+    key("workspace", Kind::Text),
+    // `zenml-sql`.
+    key("ssl_ca", Kind::Path),
+    key("ssl_cert", Kind::Path),
+    key("ssl_key", Kind::Path),
     key("encryption_key_env", Kind::Text),
     key("encryption_key_file", Kind::Path),
     key("encryption_key_credential", Kind::Text),
     key("user", Kind::Text),
-    key("workspace", Kind::Text),
-    key("values", Kind::Later),
-    key("backup", Kind::Later),
+    key("values", Kind::Text),
+    key("backup", Kind::Text),
+    // The clouds and Vault.
+    defaulted("layout", word(&["store", "manager", "plain"]), "\"store\""),
+    defaulted("scope", word(&["none", "global", "component", "namespace"]), "\"none\""),
+    key("namespace", Kind::Text),
+    key("scope_namespace", Kind::Text),
+    key("component", Kind::Text),
+    key("prefix", Kind::Text),
+    // `aws`.
+    key("region", Kind::Text),
+    key("endpoint_url", Kind::Text),
+    key("profile", Kind::Text),
+    key("role_arn", Kind::Text),
+    // `gcp`.
+    key("project", Kind::Text),
+    key("endpoint", Kind::Text),
+    key("credentials_file", Kind::Path),
+    key("impersonate", Kind::Text),
+    // `azure`.
+    key("vault_url", Kind::Text),
+    key("client_id", Kind::Text),
+    key("tenant_id", Kind::Text),
+    key("client_secret_env", Kind::Text),
+    key("client_secret_file", Kind::Path),
+    key("client_secret_credential", Kind::Text),
+    key("authority", Kind::Text),
+    // `vault`.
+    defaulted("mount", Kind::Text, "\"secret\""),
+    defaulted("kv", Kind::Count { least: 1, most: 2 }, "2"),
+    defaulted("auth", word(&["token", "approle", "kubernetes", "jwt", "aws"]), "\"token\""),
+    key("role", Kind::Text),
+    key("role_id", Kind::Text),
+    key("secret_id_env", Kind::Text),
+    key("secret_id_file", Kind::Path),
+    key("secret_id_credential", Kind::Text),
+    key("token_env", Kind::Text),
+    key("token_file", Kind::Path),
+    key("token_credential", Kind::Text),
+    key("jwt_file", Kind::Path),
+    key("auth_mount", Kind::Text),
     // `local`.
     key("path", Kind::Path),
+    // `plugin`.
+    key("command", Kind::Texts),
+    key("env", Kind::TextTable),
     // Secrets that people write where they do not belong.
     key("encryption_key", Kind::Inline("`encryption_key_env`, `encryption_key_file` or `encryption_key_credential`")),
     key("password", Kind::Inline("`password_env` or `password_file`")),
@@ -281,55 +425,6 @@ const BACKEND: &[Key] = &[
     key("token", Kind::Inline("`token_env`, `token_file` or `token_credential`")),
     key("client_secret", Kind::Inline("`client_secret_env` or `client_secret_file`")),
     key("secret_id", Kind::Inline("`secret_id_env` or `secret_id_file`")),
-    // The other types, and MySQL.
-    key("password_env", Kind::Foreign),
-    key("password_file", Kind::Foreign),
-    key("password_credential", Kind::Foreign),
-    key("ssl_ca", Kind::Foreign),
-    key("ssl_cert", Kind::Foreign),
-    key("ssl_key", Kind::Foreign),
-    key("api_key_env", Kind::Foreign),
-    key("api_key_file", Kind::Foreign),
-    key("api_key_credential", Kind::Foreign),
-    key("api_token_env", Kind::Foreign),
-    key("api_token_file", Kind::Foreign),
-    key("api_token_credential", Kind::Foreign),
-    key("username", Kind::Foreign),
-    key("layout", Kind::Foreign),
-    key("scope", Kind::Foreign),
-    key("namespace", Kind::Foreign),
-    key("component", Kind::Foreign),
-    key("prefix", Kind::Foreign),
-    key("region", Kind::Foreign),
-    key("endpoint_url", Kind::Foreign),
-    key("profile", Kind::Foreign),
-    key("role_arn", Kind::Foreign),
-    key("project", Kind::Foreign),
-    key("endpoint", Kind::Foreign),
-    key("credentials_file", Kind::Foreign),
-    key("impersonate", Kind::Foreign),
-    key("vault_url", Kind::Foreign),
-    key("client_id", Kind::Foreign),
-    key("tenant_id", Kind::Foreign),
-    key("client_secret_env", Kind::Foreign),
-    key("client_secret_file", Kind::Foreign),
-    key("client_secret_credential", Kind::Foreign),
-    key("authority", Kind::Foreign),
-    key("mount", Kind::Foreign),
-    key("kv", Kind::Foreign),
-    key("auth", Kind::Foreign),
-    key("role", Kind::Foreign),
-    key("role_id", Kind::Foreign),
-    key("secret_id_env", Kind::Foreign),
-    key("secret_id_file", Kind::Foreign),
-    key("secret_id_credential", Kind::Foreign),
-    key("token_env", Kind::Foreign),
-    key("token_file", Kind::Foreign),
-    key("token_credential", Kind::Foreign),
-    key("jwt_file", Kind::Foreign),
-    key("auth_mount", Kind::Foreign),
-    key("command", Kind::Foreign),
-    key("env", Kind::Foreign),
 ];
 
 const GRANT: &[Key] = &[

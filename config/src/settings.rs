@@ -144,34 +144,94 @@ pub struct BackendSettings {
     pub writable: bool,
     /// A refusal means absence.
     pub denied_means_absent: bool,
+    /// How it is reached.
+    pub network: NetworkSettings,
+}
+
+/// What every back-end that is reached over a network has.
+#[derive(PartialEq, Eq, Default)]
+pub struct NetworkSettings {
+    /// Permits a connection without TLS to another machine.
+    pub allow_plaintext: bool,
+    /// A PEM file of further certificate authorities; absolute.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy's URL, which may hold its password; `http://` or `https://`.
+    pub proxy: Option<Zeroizing<String>>,
+    /// Hosts, domains and networks that the proxy is not asked for, separated by commas.
+    pub no_proxy: Option<String>,
 }
 
 /// The types of back-end that can be configured in this version.
 #[derive(PartialEq, Eq)]
 pub enum BackendKind {
+    /// ZenML's own server.
+    ZenmlServer(ZenmlServerSettings),
     /// ZenML's own tables in an SQL data base.
-    ZenmlSql(ZenmlSqlSettings),
+    ZenmlSql(Box<ZenmlSqlSettings>),
+    /// AWS Secrets Manager.
+    Aws(AwsSettings),
+    /// Google Cloud Secret Manager.
+    Gcp(GcpSettings),
+    /// Azure Key Vault.
+    Azure(AzureSettings),
+    /// HashiCorp Vault, or OpenBao.
+    Vault(VaultSettings),
     /// The YAML file of ZenML's local secrets manager.
     Local(LocalSettings),
+    /// A program of the operator's own.
+    Plugin(PluginSettings),
 }
 
 impl BackendKind {
     /// Returns the spelling of `type`.
     pub fn type_name(&self) -> &'static str {
         match self {
+            Self::ZenmlServer(_) => "zenml-server",
             Self::ZenmlSql(_) => "zenml-sql",
+            Self::Aws(_) => "aws",
+            Self::Gcp(_) => "gcp",
+            Self::Azure(_) => "azure",
+            Self::Vault(_) => "vault",
             Self::Local(_) => "local",
+            Self::Plugin(_) => "plugin",
         }
     }
+}
+
+/// `type = "zenml-server"`.
+#[derive(PartialEq, Eq)]
+pub struct ZenmlServerSettings {
+    /// The server's address without a slash at its end; `https`, or what [`NetworkSettings::allow_plaintext`] allows.
+    pub url: String,
+    /// How to log in; `None` asks without any (a server that wants none).
+    pub login: Option<ServerLogin>,
+    /// Name or id of the workspace (before 0.80); `None` means `default`.
+    pub workspace: Option<String>,
+}
+
+/// How to log in to a ZenML server.
+#[derive(PartialEq, Eq)]
+pub enum ServerLogin {
+    /// The API key of a service account.
+    ApiKey(SecretText),
+    /// A user's name and password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password; may be empty.
+        password: SecretText,
+    },
+    /// A token that another login gave; it cannot be renewed here.
+    ApiToken(SecretText),
 }
 
 /// `type = "zenml-sql"`.
 #[derive(PartialEq, Eq)]
 pub struct ZenmlSqlSettings {
-    /// The data base file (`sqlite:////abs/path` in the configuration); absolute.
-    pub path: PathBuf,
+    /// Where the tables lie.
+    pub database: SqlDatabase,
     /// The encryption key of ZenML's secrets store; `None` when values are not encrypted.
-    pub encryption_key: Option<EncryptionKey>,
+    pub encryption_key: Option<SecretText>,
     /// Name or id (dashes optional) of the user whose private or user-scoped secrets are visible.
     pub user: Option<String>,
     /// Whether a `user` that the data base does not know is an error; otherwise it owns nothing. `false` when the name
@@ -179,6 +239,244 @@ pub struct ZenmlSqlSettings {
     pub user_required: bool,
     /// Name or id of the workspace (before 0.80); `None` means the only one, else `default`.
     pub workspace: Option<String>,
+    /// The back-end that holds the values, by the secrets' ids, where the tables hold only names.
+    pub values: Option<BackendSettings>,
+    /// The back-end that is asked for values, likewise, when the first fails or lacks them.
+    pub backup: Option<BackendSettings>,
+}
+
+/// The data base of ZenML's tables.
+#[derive(PartialEq, Eq)]
+pub enum SqlDatabase {
+    /// A file (`sqlite:////abs/path` in the configuration); absolute.
+    Sqlite(PathBuf),
+    /// MySQL or MariaDB.
+    Mysql(Box<MysqlSettings>),
+}
+
+impl SqlDatabase {
+    /// Returns the path of a file.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Mysql(_) => None,
+        }
+    }
+}
+
+/// A MySQL or MariaDB server.
+#[derive(PartialEq, Eq)]
+pub struct MysqlSettings {
+    /// Host name or address.
+    pub host: String,
+    /// 3306 by default.
+    pub port: u16,
+    /// Who logs in.
+    pub user: String,
+    /// The password; `None` with [`MysqlSettings::iam_region`], or where the server asks for none.
+    pub password: Option<SecretText>,
+    /// The name of the data base.
+    pub database: String,
+    /// Certificate authorities, as PEM.
+    pub ssl_ca: Option<Pem>,
+    /// The client's certificate, as PEM.
+    pub ssl_cert: Option<Pem>,
+    /// Its key, as PEM.
+    pub ssl_key: Option<Pem>,
+    /// Whether the server's certificate is checked; `false` only where ZenML's own environment says so.
+    pub verify: bool,
+    /// The region of an RDS server that takes AWS's tokens for passwords.
+    pub iam_region: Option<String>,
+}
+
+/// A certificate or key as PEM: ZenML takes a path or the content itself.
+#[derive(PartialEq, Eq)]
+pub enum Pem {
+    /// An absolute path.
+    File(PathBuf),
+    /// The text.
+    Text(SecretText),
+}
+
+/// How secrets are written in a place that is not ZenML's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// As ZenML's central secrets store does.
+    Store,
+    /// As its secrets manager components did.
+    Manager(ManagerScope),
+    /// Secrets that ZenML never wrote.
+    Plain {
+        /// What every name in the place begins with; not part of the names here.
+        prefix: String,
+    },
+}
+
+/// The scope of a secrets manager component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManagerScope {
+    /// Names stand alone, as before there were scopes.
+    None,
+    /// `zenml/global`.
+    Global,
+    /// `zenml/component/<uuid>`.
+    Component(String),
+    /// `zenml/namespace/<name>`.
+    Namespace(String),
+}
+
+/// `type = "aws"`.
+#[derive(PartialEq, Eq)]
+pub struct AwsSettings {
+    /// The region; `None` asks the default chain.
+    pub region: Option<String>,
+    /// Another address than AWS's own.
+    pub endpoint_url: Option<String>,
+    /// A profile of the shared files.
+    pub profile: Option<String>,
+    /// A role to assume with the credentials found.
+    pub role_arn: Option<String>,
+    /// Credentials that ZenML's own environment holds; `None` asks the default chain.
+    pub keys: Option<AwsKeys>,
+    /// How secrets are written there.
+    pub layout: Layout,
+}
+
+/// Credentials of AWS.
+#[derive(PartialEq, Eq)]
+pub struct AwsKeys {
+    /// The key's id.
+    pub access_key_id: String,
+    /// The key.
+    pub secret_access_key: SecretText,
+    /// The token of a temporary key.
+    pub session_token: Option<SecretText>,
+}
+
+/// `type = "gcp"`.
+#[derive(PartialEq, Eq)]
+pub struct GcpSettings {
+    /// The project's id.
+    pub project: String,
+    /// Another address than Google's own.
+    pub endpoint: Option<String>,
+    /// How to log in.
+    pub login: GcpLogin,
+    /// The service account to act as.
+    pub impersonate: Option<String>,
+    /// How secrets are written there.
+    pub layout: Layout,
+}
+
+/// How to log in to Google Cloud.
+#[derive(PartialEq, Eq)]
+pub enum GcpLogin {
+    /// Application Default Credentials.
+    Default,
+    /// A file of credentials: service account, external account or authorized user; absolute.
+    File(PathBuf),
+    /// The same as text, from ZenML's own environment.
+    Json(SecretText),
+    /// An OAuth 2.0 token, from ZenML's own environment; it cannot be renewed here.
+    Token(SecretText),
+}
+
+/// `type = "azure"`.
+#[derive(PartialEq, Eq)]
+pub struct AzureSettings {
+    /// The vault's address without a slash at its end, `https`.
+    pub vault_url: String,
+    /// How to log in.
+    pub login: AzureLogin,
+    /// Another authority than `https://login.microsoftonline.com`.
+    pub authority: Option<String>,
+    /// How secrets are written there.
+    pub layout: Layout,
+}
+
+/// How to log in to Azure.
+#[derive(PartialEq, Eq)]
+pub enum AzureLogin {
+    /// Workload identity, managed identity and the command line, in this order, with the client's and the tenant's id
+    /// where they are known.
+    Default {
+        /// The client's (or the managed identity's) id.
+        client_id: Option<String>,
+        /// The tenant's id.
+        tenant_id: Option<String>,
+    },
+    /// A service principal.
+    ServicePrincipal {
+        /// Its id.
+        client_id: String,
+        /// The tenant's id.
+        tenant_id: String,
+        /// Its secret.
+        client_secret: SecretText,
+    },
+    /// A token, from ZenML's own environment; it cannot be renewed here.
+    Token(SecretText),
+}
+
+/// `type = "vault"`.
+#[derive(PartialEq, Eq)]
+pub struct VaultSettings {
+    /// The server's address without a slash at its end.
+    pub url: String,
+    /// Where the key-value engine is mounted.
+    pub mount: String,
+    /// Vault's own name space.
+    pub namespace: Option<String>,
+    /// The version of the key-value engine, 1 or 2.
+    pub kv: u8,
+    /// How to log in.
+    pub login: VaultLogin,
+    /// Where the login method is mounted; the method's own name by default.
+    pub auth_mount: Option<String>,
+    /// How secrets are written there.
+    pub layout: Layout,
+}
+
+/// How to log in to Vault.
+#[derive(PartialEq, Eq)]
+pub enum VaultLogin {
+    /// A token.
+    Token(SecretText),
+    /// `approle`.
+    AppRole {
+        /// The role's id.
+        role_id: String,
+        /// Its secret; `None` where the role needs none.
+        secret_id: Option<SecretText>,
+    },
+    /// `kubernetes`, with the service account's token.
+    Kubernetes {
+        /// The role.
+        role: String,
+        /// The token's file; absolute.
+        jwt_file: PathBuf,
+    },
+    /// `jwt`.
+    Jwt {
+        /// The role.
+        role: Option<String>,
+        /// The token's file; absolute.
+        jwt_file: PathBuf,
+    },
+    /// `aws`, with the credentials of AWS's default chain.
+    Aws {
+        /// The role.
+        role: Option<String>,
+    },
+}
+
+/// `type = "plugin"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginSettings {
+    /// The program, by absolute path, and its arguments.
+    pub command: Vec<String>,
+    /// Variables that are added to its environment.
+    pub env: BTreeMap<String, String>,
 }
 
 /// `type = "local"`.
@@ -206,24 +504,41 @@ pub struct ManagerSearch {
     pub active_stack: Option<String>,
 }
 
-/// Key material, with the name of the setting it came from for error messages.
-pub struct EncryptionKey {
-    /// The configured string, exactly; hashed by the layout.
+/// A secret that a setting points at, with the name of the setting for error messages.
+pub struct SecretText {
+    /// The configured string, exactly.
     pub text: Zeroizing<String>,
     /// Such as `encryption_key_env` (variable `X`) or `store.secrets_store.encryption_key` in `config.yaml`.
     pub origin: String,
+    /// The file that it was read from, which may change meanwhile; absolute.
+    pub file: Option<PathBuf>,
 }
 
-impl PartialEq for EncryptionKey {
-    /// Takes as long whether the keys differ at their beginning or at their end, or not at all.
-    fn eq(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.text.as_bytes(), other.text.as_bytes());
-        let difference = ours.iter().zip(theirs).fold(0, |difference, (our, their)| difference | (our ^ their));
-        ours.len() == theirs.len() && std::hint::black_box(difference) == 0 && self.origin == other.origin
+impl SecretText {
+    /// Returns the text as its file has it now, or as it was configured where no file holds it.
+    ///
+    /// Errors: what stands in the way of reading the file, with its path.
+    pub fn current(&self) -> Result<Zeroizing<String>, String> {
+        match &self.file {
+            Some(file) => crate::key_material::text_of(file),
+            None => Ok(self.text.clone()),
+        }
     }
 }
 
-impl Eq for EncryptionKey {}
+impl PartialEq for SecretText {
+    /// Takes as long whether the texts differ at their beginning or at their end, or not at all.
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.text.as_bytes(), other.text.as_bytes());
+        let difference = ours.iter().zip(theirs).fold(0, |difference, (our, their)| difference | (our ^ their));
+        ours.len() == theirs.len()
+            && std::hint::black_box(difference) == 0
+            && self.origin == other.origin
+            && self.file == other.file
+    }
+}
+
+impl Eq for SecretText {}
 
 /// One `[grant.NAME]`. A peer matches when it has one of the uids or gids (any but the overflow uid where both lists are
 /// empty), and one of the programs where `exes` is not empty, and one of the cgroups where `cgroups` is not empty.

@@ -76,13 +76,57 @@ pub(crate) struct WrittenBackend {
     pub(crate) ttl: Option<Span>,
     pub(crate) writable: bool,
     pub(crate) denied_means_absent: bool,
-    pub(crate) url: Option<String>,
-    pub(crate) path: Option<String>,
-    pub(crate) encryption_key_env: Option<String>,
-    pub(crate) encryption_key_file: Option<String>,
-    pub(crate) encryption_key_credential: Option<String>,
-    pub(crate) user: Option<String>,
-    pub(crate) workspace: Option<String>,
+    pub(crate) allow_plaintext: bool,
+    pub(crate) ca_file: Option<String>,
+    pub(crate) proxy: Option<String>,
+    pub(crate) no_proxy: Option<String>,
+    /// What belongs to single types.
+    #[serde(flatten)]
+    pub(crate) own: BTreeMap<String, OwnValue>,
+}
+
+/// The value of a key that belongs to single types of back-end.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OwnValue {
+    Count(u64),
+    Text(String),
+    Texts(Vec<String>),
+    Table(BTreeMap<String, String>),
+}
+
+impl WrittenBackend {
+    /// Returns a text under a key of single types.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        match self.own.get(key) {
+            Some(OwnValue::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns a number, likewise.
+    pub(crate) fn count(&self, key: &str) -> Option<u64> {
+        match self.own.get(key) {
+            Some(OwnValue::Count(count)) => Some(*count),
+            _ => None,
+        }
+    }
+
+    /// Returns a list, likewise; empty where there is none.
+    pub(crate) fn texts(&self, key: &str) -> &[String] {
+        match self.own.get(key) {
+            Some(OwnValue::Texts(texts)) => texts,
+            _ => &[],
+        }
+    }
+
+    /// Returns a table, likewise.
+    pub(crate) fn table(&self, key: &str) -> BTreeMap<String, String> {
+        match self.own.get(key) {
+            Some(OwnValue::Table(table)) => table.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::environment::Environment;
 use crate::file::{self, MAX_CONFIG_BYTES, ReadError, Trust};
 use crate::mistake::Mistake;
-use crate::settings::{EncryptionKey, ZenmlSqlSettings};
+use crate::settings::{SecretText, SqlDatabase, ZenmlSqlSettings};
 use crate::sqlite_url;
 
 const STORE_URL: &str = "ZENML_STORE_URL";
@@ -147,11 +147,13 @@ impl<'e> Search<'e> {
         match path {
             Some(path) if self.mistakes.is_empty() => Ok(Found {
                 store: ZenmlSqlSettings {
-                    path,
+                    database: SqlDatabase::Sqlite(path),
                     encryption_key,
                     user: Some(user.unwrap_or("default").to_owned()),
                     user_required: user.is_some(),
                     workspace,
+                    values: None,
+                    backup: None,
                 },
                 local_stores: self.local_stores,
                 active_stack,
@@ -261,7 +263,7 @@ impl<'e> Search<'e> {
 
     /// Takes the key where ZenML takes it. It ignores a key without `ZENML_SECRETS_STORE_TYPE` when variables replaced
     /// the store; we do not: whoever sets a key means it.
-    fn encryption_key(&mut self, from_file: Option<SecretsStore>) -> Option<EncryptionKey> {
+    fn encryption_key(&mut self, from_file: Option<SecretsStore>) -> Option<SecretText> {
         let env_type = self.filled_variable(SECRETS_STORE_TYPE);
         let env_key = self.variable(SECRETS_STORE_KEY);
         let from_file = from_file.unwrap_or_default();
@@ -279,15 +281,17 @@ impl<'e> Search<'e> {
             }
         }
         let key = match env_key {
-            Some(key) => Some(EncryptionKey {
+            Some(key) => Some(SecretText {
                 text: Zeroizing::new(key.to_owned()),
                 origin: format!("variable {SECRETS_STORE_KEY}"),
+                file: None,
             }),
             // A type in the environment replaces the file's secrets store whole.
             None if env_type.is_some() => None,
-            None => from_file.encryption_key.map(|text| EncryptionKey {
+            None => from_file.encryption_key.map(|text| SecretText {
                 text,
                 origin: format!("`store.secrets_store.encryption_key` in {}", config_file.display()),
+                file: None,
             }),
         };
         // To ZenML an empty key is none.

@@ -37,7 +37,7 @@ fn setting_with_audit(
         .map(|(name, fake, writable)| {
             let reader: Arc<FakeBackend> = Arc::clone(fake);
             let writer: Arc<FakeBackend> = Arc::clone(fake);
-            Source::new(options(name), Opened { reader, writer: writable.then_some(writer as _) })
+            Source::new(options(name), Opened { reader, writer: writable.then_some(writer as _), values: None })
         })
         .collect();
     let bounds = Bounds { max_bytes: 1 << 20, max_entries: 1000 };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keyside_config::settings::{BackendKind, BackendSettings, LocalSettings, ManagerSearch, Settings};
+use keyside_config::settings::{BackendKind, BackendSettings, LocalSettings, ManagerSearch, NetworkSettings, Settings};
 
 use super::zenml_sql::{self, LocalManager};
 
@@ -30,6 +30,7 @@ pub async fn add_manager(settings: &mut Settings, before: &[BackendSettings]) {
         ttl: None,
         writable: false,
         denied_means_absent: false,
+        network: NetworkSettings::default(),
     };
     let place = if search.first { 0 } else { settings.backends.len() };
     settings.backends.insert(place, backend);

@@ -9,6 +9,8 @@ pub mod contract;
 pub mod discover;
 #[cfg(test)]
 pub mod fake;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "zenml-sql")]
@@ -269,12 +271,35 @@ pub trait WriteBackend: Send + Sync {
     ) -> Result<Description, WriteError>;
 }
 
+/// Holds values by the id of their secret, for a store whose own tables have only names (ZenML since 0.55).
+#[async_trait]
+pub trait ValueStore: Send + Sync {
+    /// Reads the values of the secret with this id, a dashed UUID, as the deployment with this id wrote them.
+    ///
+    /// Errors: `NotFound` when nothing is there, or what is there belongs to another deployment; the others as
+    /// [`BackendError`] says.
+    async fn values_of(&self, id: &str, deployment: &str) -> Result<Kept, BackendError>;
+
+    /// Ends connections; further calls fail. Called once at shutdown.
+    async fn close(&self) {}
+}
+
+/// Values that a [`ValueStore`] holds.
+pub struct Kept {
+    /// The pairs; may be empty.
+    pub values: SecretValues,
+    /// Changes whenever the values change; opaque.
+    pub version: String,
+}
+
 /// One opened back-end: its reader, and its writer where the settings say `writable = true`.
 pub struct Opened {
     /// Reads.
     pub reader: Arc<dyn Backend>,
     /// Writes; `None` unless the back-end is writable by its settings and by its nature.
     pub writer: Option<Arc<dyn WriteBackend>>,
+    /// Holds values for another back-end; `None` where its layout has no secrets by id.
+    pub values: Option<Arc<dyn ValueStore>>,
 }
 
 /// Opens the back-end that `settings` describe: the one list of all back-ends. Makes no call yet.
@@ -282,25 +307,18 @@ pub struct Opened {
 /// `max_value` is `[limits] value`: no single value larger than this many bytes is accepted.
 ///
 /// Errors: `Identity` when the settings cannot work (a key file that cannot be read, for one).
-#[cfg_attr(
-    not(any(feature = "zenml-sql", feature = "local")),
-    expect(unused_variables, reason = "no back-end is built that needs it")
-)]
 pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, BackendError> {
     match &settings.kind {
         #[cfg(feature = "zenml-sql")]
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
-        #[cfg(not(feature = "zenml-sql"))]
-        BackendKind::ZenmlSql(_) => Err(not_built(settings)),
         #[cfg(feature = "local")]
         BackendKind::Local(local) => local::open(settings, local, max_value),
-        #[cfg(not(feature = "local"))]
-        BackendKind::Local(_) => Err(not_built(settings)),
+        #[allow(unreachable_patterns, reason = "with every feature on, all types are above")]
+        _ => Err(not_built(settings, max_value)),
     }
 }
 
-#[cfg(not(all(feature = "zenml-sql", feature = "local")))]
-fn not_built(settings: &BackendSettings) -> BackendError {
+fn not_built(settings: &BackendSettings, _max_value: u64) -> BackendError {
     let kind = settings.kind.type_name();
     BackendError::Identity {
         what: format!("back-end `{}`: this program was built without `{kind}`", settings.name),

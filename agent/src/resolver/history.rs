@@ -70,7 +70,7 @@ async fn play(polls: bool) {
     let store = Arc::new(FakeBackend::new().cheap_list(polls));
     NAMES.iter().for_each(|name| store.put(name, Scope::Public, &[("k", "0")]));
     let policy = Policy { ttl: TTL, max_stale: MAX_STALE, negative_ttl: POLL, deny_on_identity_failure: false };
-    let source = Source::new(options("store"), Opened { reader: Arc::clone(&store) as _, writer: None });
+    let source = Source::new(options("store"), Opened { reader: Arc::clone(&store) as _, writer: None, values: None });
     let bounds = Bounds { max_bytes: 1 << 20, max_entries: 1000 };
     let resolver = Arc::new(Resolver::new(vec![source], vec![policy], bounds, Scopes::PrivateFirst));
     let timer = Arc::new(Timer::start().expect("a thread"));

@@ -36,7 +36,7 @@ fn resolver_of(backends: Vec<(SourceOptions, Arc<FakeBackend>)>) -> Arc<Resolver
     let policies = backends.iter().map(|_| policy()).collect();
     let sources = backends
         .into_iter()
-        .map(|(options, fake)| Source::new(options, Opened { reader: fake, writer: None }))
+        .map(|(options, fake)| Source::new(options, Opened { reader: fake, writer: None, values: None }))
         .collect();
     let bounds = Bounds { max_bytes: 1 << 20, max_entries: 1000 };
     Arc::new(Resolver::new(sources, policies, bounds, Scopes::PrivateFirst))

@@ -64,7 +64,7 @@ pub fn open(settings: &BackendSettings, local: &LocalSettings, max_value: u64) -
     let places = Arc::new(Semaphore::new(settings.parallelism.clamp(1, MOST_CALLS)));
     let local = Arc::new(Local { store, places, watch: Mutex::default() });
     let writer = settings.writable.then(|| Arc::clone(&local) as Arc<dyn WriteBackend>);
-    Ok(Opened { reader: local, writer })
+    Ok(Opened { reader: local, writer, values: None })
 }
 
 impl Local {

@@ -15,6 +15,7 @@ mod tests;
 mod timestamp;
 mod write;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -49,7 +50,7 @@ struct ZenmlSql {
 pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Result<Opened, BackendError> {
     let store = Arc::new(ZenmlSql::new(settings, sql, max_value));
     let writer = settings.writable.then(|| Arc::clone(&store) as Arc<dyn WriteBackend>);
-    Ok(Opened { reader: store, writer })
+    Ok(Opened { reader: store, writer, values: None })
 }
 
 /// Returns the local secrets managers that the data base lists.
@@ -65,7 +66,8 @@ pub async fn local_managers(
 
 impl ZenmlSql {
     fn new(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Self {
-        let place = Place { backend: settings.name.clone(), path: sql.path.clone() };
+        let place =
+            Place { backend: settings.name.clone(), path: sql.database.file().map(Path::to_owned).unwrap_or_default() };
         if !wipe_freed_sqlite_memory() {
             tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
         }

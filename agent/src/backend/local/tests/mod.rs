@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keyside_config::settings::{BackendKind, BackendSettings, LocalSettings};
+use keyside_config::settings::{BackendKind, BackendSettings, LocalSettings, NetworkSettings};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use tempfile::TempDir;
 
@@ -98,6 +98,7 @@ fn settings(path: &Path) -> BackendSettings {
         ttl: None,
         writable: true,
         denied_means_absent: false,
+        network: NetworkSettings::default(),
     }
 }
 

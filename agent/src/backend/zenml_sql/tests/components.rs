@@ -9,11 +9,13 @@ async fn managers(store: &Store) -> Vec<LocalManager> {
 
 fn open_store(store: &Store) -> super::super::ZenmlSql {
     let sql = ZenmlSqlSettings {
-        path: store.path.clone(),
+        database: SqlDatabase::Sqlite(store.path.clone()),
         encryption_key: None,
         user: None,
         user_required: false,
         workspace: None,
+        values: None,
+        backup: None,
     };
     let settings = BackendSettings {
         name: "store".into(),
@@ -24,6 +26,7 @@ fn open_store(store: &Store) -> super::super::ZenmlSql {
         ttl: None,
         writable: false,
         denied_means_absent: false,
+        network: NetworkSettings::default(),
     };
     super::super::ZenmlSql::new(&settings, &sql, MIB)
 }

@@ -11,7 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keyside_config::settings::{BackendKind, BackendSettings, EncryptionKey, ZenmlSqlSettings};
+use keyside_config::settings::{
+    BackendKind, BackendSettings, NetworkSettings, SecretText, SqlDatabase, ZenmlSqlSettings,
+};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
@@ -110,26 +112,30 @@ impl Store {
 }
 
 pub(super) fn open_path(path: &Path, options: &Options) -> Opened {
-    let key = options.key.map(|text| EncryptionKey {
+    let key = options.key.map(|text| SecretText {
         text: Zeroizing::new(text.to_owned()),
         origin: "`encryption_key_env` (variable `KEY`)".into(),
+        file: None,
     });
     let sql = ZenmlSqlSettings {
-        path: path.to_owned(),
+        database: SqlDatabase::Sqlite(path.to_owned()),
         encryption_key: key,
         user: options.user.map(str::to_owned),
         user_required: options.user_required,
         workspace: options.workspace.map(str::to_owned),
+        values: None,
+        backup: None,
     };
     let settings = BackendSettings {
         name: "store".into(),
-        kind: BackendKind::ZenmlSql(sql),
+        kind: BackendKind::ZenmlSql(Box::new(sql)),
         required: true,
         parallelism: 8,
         timeout: options.timeout,
         ttl: None,
         writable: options.writable,
         denied_means_absent: false,
+        network: NetworkSettings::default(),
     };
     super::super::open(&settings, options.max_value).expect("settings that can work")
 }

@@ -1,0 +1,155 @@
+//! HTTP to a back-end: one client each, with the deadlines, bounds, proxy and certificate authorities of its settings.
+//!
+//! No redirect is followed, nothing is retried, no compression is asked for, and a body that holds values is read into
+//! memory that is wiped. What failed is said without the URL, which may hold a secret's name.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use keyside_config::settings::BackendSettings;
+use keyside_protocol::json::SecretBuffer;
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Client, NoProxy, Proxy, RequestBuilder, StatusCode};
+
+use super::BackendError;
+
+/// How long a connection may take, within the time of the whole call.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The client of one back-end.
+pub struct Http {
+    client: Client,
+    backend: String,
+    max_body: usize,
+}
+
+/// A whole reply.
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, at most as long as the client allows.
+    pub body: SecretBuffer,
+}
+
+impl Reply {
+    /// Returns how many seconds the server asks to be left alone; garbage, dates included, counts as nothing.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds))
+    }
+}
+
+impl Http {
+    /// Makes the client of a back-end; no body of more than `max_body` bytes is read. Makes no call.
+    ///
+    /// Errors: `Identity` where the proxy's address or the file of certificate authorities cannot be used.
+    pub fn new(settings: &BackendSettings, max_body: usize) -> Result<Self, BackendError> {
+        let client = builder(settings)?.build().map_err(|error| wrong(settings, &describe(&error)))?;
+        Ok(Self { client, backend: settings.name.clone(), max_body })
+    }
+
+    /// Returns the client, to make requests of.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sends a request and reads the whole reply, whatever its status.
+    ///
+    /// Errors: `Transient`, when no whole reply came back or its body is too long.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Reply, BackendError> {
+        let failed = |error: reqwest::Error| self.transient(&describe(&error));
+        let mut response = request.send().await.map_err(failed)?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let too_long = || self.transient("its reply is larger than any that is expected");
+        if announced.is_some_and(|length| length > self.max_body) {
+            return Err(too_long());
+        }
+        let mut body = SecretBuffer::with_capacity(announced.unwrap_or_default());
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            if body.len() + piece.len() > self.max_body {
+                return Err(too_long());
+            }
+            body.push(&piece);
+        }
+        Ok(Reply { status, headers, body })
+    }
+
+    fn transient(&self, what: &str) -> BackendError {
+        BackendError::Transient {
+            what: format!("back-end `{}`: {what}", self.backend),
+            hint: Some("is its address right, and is it up? `keyside doctor` shows how it is reached".to_owned()),
+        }
+    }
+}
+
+/// Returns a client to be built, with everything that a back-end's settings say about the network.
+///
+/// Errors: as [`Http::new`].
+pub fn builder(settings: &BackendSettings) -> Result<reqwest::ClientBuilder, BackendError> {
+    let network = &settings.network;
+    let mut builder = Client::builder()
+        .user_agent(concat!("keyside/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
+        .timeout(settings.timeout)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(settings.parallelism)
+        .https_only(false)
+        // Only what is configured here: the variables of the environment may be meant for others.
+        .no_proxy();
+    if let Some(url) = &network.proxy {
+        let proxy = Proxy::all(url.as_str()).map_err(|_| wrong(settings, "its `proxy` is no address of a proxy"))?;
+        let except = network.no_proxy.as_deref().and_then(NoProxy::from_string);
+        builder = builder.proxy(proxy.no_proxy(except));
+    }
+    if let Some(file) = &network.ca_file {
+        let shown = file.display();
+        let bytes = std::fs::read(file).map_err(|error| wrong(settings, &format!("`ca_file` {shown}: {error}")))?;
+        let certificates = Certificate::from_pem_bundle(&bytes)
+            .ok()
+            .filter(|certificates| !certificates.is_empty())
+            .ok_or_else(|| wrong(settings, &format!("`ca_file` {shown} holds no certificate as PEM")))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    Ok(builder)
+}
+
+/// Marks a header's value as one that no log shows; `None` where the text cannot be one.
+pub fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn wrong(settings: &BackendSettings, what: &str) -> BackendError {
+    BackendError::Identity {
+        what: format!("back-end `{}`: {what}", settings.name),
+        hint: Some(format!("look at [backend.{}] in the agent's configuration", settings.name)),
+    }
+}
+
+/// Says in words what went wrong, without the URL.
+pub fn describe(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    // The outermost text has the URL; the innermost is the system's or the TLS library's own.
+    let cause = if error.source().is_some() { innermost.to_string() } else { String::new() };
+    let what = if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    } else if error.is_connect() {
+        "no connection"
+    } else if error.is_body() || error.is_decode() {
+        "its reply broke off"
+    } else {
+        "the call failed"
+    };
+    if cause.is_empty() { what.to_owned() } else { format!("{what}: {cause}") }
+}
