@@ -42,6 +42,7 @@ done
 scratch=$(mktemp -d /tmp/keyside-check.XXXXXX)
 zenml_install=
 containers_install=
+declare -A peer_installs=()
 stage_name='start'
 stage_from=0
 times=()
@@ -50,7 +51,7 @@ skips=()
 finish() {
     local code=$?
     local install
-    for install in $zenml_install $containers_install; do
+    for install in $zenml_install $containers_install "${peer_installs[@]}"; do
         # Its own session, so pip and what pip started go with it.
         kill -- "-$install" 2>/dev/null || true
         wait "$install" 2>/dev/null || true
@@ -237,6 +238,50 @@ real_zenml() {
         cargo nextest run --workspace --locked -E 'package(keyside-tests) & binary(=real_zenml)'
 }
 
+# --- real peers of the back-ends -------------------------------------------------------------------------------------
+
+# One a line: NAME, the script in tests/peers that installs it and prints where it is, the variable that tells the tests.
+# Their tests have `on_real_NAME` in their names, in whichever package; they start and end the peer themselves.
+backend_peers=(
+)
+
+begin_peer_installs() {
+    local peer name script
+    for peer in "${backend_peers[@]}"; do
+        read -r name script _ <<<"$peer"
+        setsid "tests/peers/$script" >"$scratch/$name.place" 2>"$scratch/$name.log" &
+        peer_installs[$name]=$!
+    done
+}
+
+real_peer() { # NAME VARIABLE
+    local name=$1 variable=$2 code=0 lost=
+    wait "${peer_installs[$name]}" || code=$?
+    unset "peer_installs[$name]"
+    if ((code != 0)); then
+        cat "$scratch/$name.log"
+        lost="it could not be installed: $(tail -n 1 "$scratch/$name.log")"
+    else
+        env "$variable=$(<"$scratch/$name.place")" cargo nextest run --workspace --locked --success-output immediate \
+            -E "test(/on_real_$name/)" 2>&1 | tee "$scratch/$name.run"
+        lost=$(sed -n 's/^ *skipped: //p' "$scratch/$name.run" | sed -n 1p)
+    fi
+    [[ -n $lost ]] || return 0
+    # On a machine like the one that the project is made on, these are always to be had.
+    if ((EUID == 0)) && grep -qx "$name" tests/peers/required-peers; then
+        fail "real $name: $lost" 'tests/peers/required-peers lists what may never be skipped'
+    fi
+    skip "real $name: $lost"
+}
+
+real_peers() {
+    local peer name variable
+    for peer in "${backend_peers[@]}"; do
+        read -r name _ variable <<<"$peer"
+        stage "real $name" real_peer "$name" "$variable"
+    done
+}
+
 # --- containers ------------------------------------------------------------------------------------------------------
 
 begin_containers_install() {
@@ -358,6 +403,7 @@ if $quick; then
 fi
 begin_zenml_install
 begin_containers_install
+begin_peer_installs
 stage 'tools' install_tools
 stage 'format' cargo fmt --all --check
 stage 'shell and Dockerfile' shell
@@ -372,4 +418,5 @@ stage 'documents' documents
 stage 'benchmarks and fuzz targets' side_workspaces
 stage "Prometheus' own parser" prometheus
 stage 'real ZenML' real_zenml
+real_peers
 stage 'images and containers' containers
