@@ -187,7 +187,11 @@ clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
 # Built one at a time: in one build, cargo merges the features of both programs and hides one that is missing.
 feature_sets() {
+    local feature
     cargo check -p keyside-agent --no-default-features --all-targets --locked
+    for feature in zenml-server zenml-sql aws gcp azure vault local plugin; do
+        cargo clippy -p keyside-agent --no-default-features --features "$feature" --locked -- -D warnings
+    done
     cargo check -p keyside-exec-wrapper --locked
 }
 
