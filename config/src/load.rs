@@ -83,9 +83,9 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         Err(error) => report.mistakes.extend(error.mistakes),
     }
     let mut manager = None;
+    let attached = backend::attached(&written);
     let (backends, names) = if report.has_entry_of("backend") {
         let backends = backend::all(&written, &request.environment, &mut report);
-        let attached = backend::attached(&written);
         let names = written.backend.keys().filter(|name| !attached.contains(&name.as_str())).cloned();
         (backends, names.collect())
     } else {
@@ -109,7 +109,7 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         };
         (backends, names)
     };
-    let backends = meaning::in_precedence(backends, &names, &written.agent, &mut report);
+    let backends = meaning::in_precedence(backends, &names, &attached, &written.agent, &mut report);
     let settings = Settings {
         agent,
         cache: meaning::cache(&written.cache),

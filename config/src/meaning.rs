@@ -130,10 +130,12 @@ pub(crate) fn cache(written: &WrittenCache) -> CacheSettings {
     }
 }
 
-/// Puts the back-ends into the order of `precedence`, which must name each of `names` exactly once.
+/// Puts the back-ends into the order of `precedence`, which must name each of `names` exactly once; it may name those
+/// that only hold another's values, which changes nothing.
 pub(crate) fn in_precedence(
     backends: Vec<BackendSettings>,
     names: &[String],
+    attached: &[&str],
     written: &WrittenAgent,
     report: &mut Report,
 ) -> Vec<BackendSettings> {
@@ -153,7 +155,7 @@ pub(crate) fn in_precedence(
     let mut seen = BTreeSet::new();
     for (index, name) in precedence.iter().enumerate() {
         let path = ["agent", "precedence", &index.to_string()];
-        if !known.contains(name) {
+        if !known.contains(name) && !attached.contains(&name.as_str()) {
             let near = report.nearest(name, names.iter().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let name = crate::mistake::shown(name);

@@ -279,8 +279,13 @@ const KEYS_OF_TYPES: &[(&str, &[&str])] = &[
 
 /// Tells whether a key of `[backend.NAME]` has a meaning for back-ends of `kind`.
 pub(crate) fn has_meaning(key: &str, kind: &str) -> bool {
-    let mut owners = KEYS_OF_TYPES.iter().filter(|(_, keys)| keys.contains(&key)).peekable();
-    owners.peek().is_none() || owners.any(|(owner, _)| *owner == kind)
+    let owners = types_of(key);
+    owners.is_empty() || owners.contains(&kind)
+}
+
+/// Returns the types of back-end that a key of `[backend.NAME]` belongs to; empty where it belongs to each.
+pub(crate) fn types_of(key: &str) -> Vec<&'static str> {
+    KEYS_OF_TYPES.iter().filter(|(_, keys)| keys.contains(&key)).map(|(kind, _)| *kind).collect()
 }
 
 impl Table {
@@ -539,7 +544,7 @@ mod tests {
             table
                 .keys
                 .iter()
-                .filter(|key| !matches!(key.kind, Kind::Inline(_) | Kind::Foreign | Kind::Later))
+                .filter(|key| !matches!(key.kind, Kind::Inline(_) | Kind::Later))
                 .map(|key| (table.name, key.name))
         })
     }

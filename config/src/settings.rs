@@ -196,6 +196,17 @@ impl BackendKind {
             Self::Plugin(_) => "plugin",
         }
     }
+
+    /// Returns how secrets are written there, where that can be chosen.
+    pub fn layout(&self) -> Option<&Layout> {
+        match self {
+            Self::Aws(aws) => Some(&aws.layout),
+            Self::Gcp(gcp) => Some(&gcp.layout),
+            Self::Azure(azure) => Some(&azure.layout),
+            Self::Vault(vault) => Some(&vault.layout),
+            Self::ZenmlServer(_) | Self::ZenmlSql(_) | Self::Local(_) | Self::Plugin(_) => None,
+        }
+    }
 }
 
 /// `type = "zenml-server"`.

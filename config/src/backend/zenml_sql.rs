@@ -3,7 +3,7 @@
 use super::Reader;
 use super::url::Store;
 use crate::check::Report;
-use crate::settings::{BackendKind, BackendSettings, MysqlSettings, Pem, SqlDatabase, ZenmlSqlSettings};
+use crate::settings::{BackendKind, BackendSettings, Layout, MysqlSettings, Pem, SqlDatabase, ZenmlSqlSettings};
 use crate::written::Written;
 
 /// The keys that only a server of MySQL has.
@@ -102,6 +102,10 @@ pub(super) fn attach(
                 continue;
             };
             let held = backends.remove(at);
+            if !held.kind.layout().is_some_and(|layout| *layout == Layout::Store) {
+                mistake(format!("names `{shown}`, whose `layout` must be \"store\" for that"));
+                continue;
+            }
             let owner = backends.iter_mut().find(|other| other.name == *name);
             if let Some(BackendKind::ZenmlSql(sql)) = owner.map(|owner| &mut owner.kind) {
                 *if key == "values" { &mut sql.values } else { &mut sql.backup } = Some(held);

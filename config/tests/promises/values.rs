@@ -1,6 +1,6 @@
 //! What a sound configuration means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keyside_config::settings::{BackendKind, OnIdentityFailure, Poll, ScopeOrder, SecretPattern, ZenmlSqlSettings};
@@ -11,7 +11,7 @@ use crate::scene::{BACKEND, Scene, assert_holds};
 
 fn sql(scene: &Scene) -> ZenmlSqlSettings {
     let BackendKind::ZenmlSql(sql) = scene.load().backends.remove(0).kind else { panic!("not zenml-sql") };
-    sql
+    *sql
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_back_end_alone_gets_every_default() {
     assert_eq!((backend.required, backend.writable, backend.denied_means_absent), (true, false, false));
     assert_eq!((backend.parallelism, backend.timeout, backend.ttl), (8, Duration::from_secs(8), None));
     let BackendKind::ZenmlSql(sql) = &backend.kind else { panic!("not zenml-sql") };
-    assert_eq!(sql.path, PathBuf::from("/srv/zenml.db"));
+    assert_eq!(sql.database.file(), Some(Path::new("/srv/zenml.db")));
     assert!(sql.encryption_key.is_none() && sql.user.is_none() && sql.workspace.is_none() && !sql.user_required);
 }
 

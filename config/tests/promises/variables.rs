@@ -38,7 +38,7 @@ fn names_match_in_lower_case_with_dashes_for_underscores() {
     let settings = scene.load();
     assert_eq!(settings.backends.len(), 1);
     let BackendKind::ZenmlSql(sql) = &settings.backends[0].kind else { panic!("not zenml-sql") };
-    assert_eq!((settings.backends[0].name.as_str(), sql.path.to_str()), ("My-Store", Some("/b.db")));
+    assert_eq!((settings.backends[0].name.as_str(), sql.database.file()), ("My-Store", Some("/b.db".as_ref())));
     assert_eq!(settings.cache.max_stale.as_secs(), 7200);
 }
 

@@ -29,7 +29,7 @@ fn sql(settings: &Settings) -> &ZenmlSqlSettings {
 }
 
 fn path(scene: &Scene) -> PathBuf {
-    sql(&scene.load()).path.clone()
+    sql(&scene.load()).database.file().expect("a file").to_owned()
 }
 
 fn key(scene: &Scene) -> Option<String> {
@@ -51,7 +51,7 @@ fn a_real_configuration_directory_that_was_moved_serves_its_own_data_base() {
         let backend = &settings.backends[0];
         assert_eq!((backend.name.as_str(), backend.required, backend.writable), ("store", true, false));
         let sql = sql(&settings);
-        assert_eq!(sql.path, scene.path("zen").join(DEFAULT), "{name}");
+        assert_eq!(sql.database.file(), Some(scene.path("zen").join(DEFAULT).as_path()), "{name}");
         assert_eq!(sql.encryption_key.as_ref().map(|key| key.text.as_str()), key, "{name}");
         assert_eq!((sql.user.as_deref(), sql.user_required), (Some("default"), false));
         assert_eq!(sql.workspace.as_deref(), workspace);
@@ -232,7 +232,7 @@ fn a_configuration_directory_in_place_of_its_file_is_a_mistake() {
 #[test]
 fn a_configured_back_end_leaves_zenmls_environment_alone() {
     let settings = Scene::with_backend_and("").variable("ZENML_STORE_URL", "https://zenml.example.com").load();
-    assert_eq!(sql(&settings).path, PathBuf::from("/srv/zenml.db"));
+    assert_eq!(sql(&settings).database.file(), Some(Path::new("/srv/zenml.db")));
 }
 
 #[test]

@@ -3,9 +3,12 @@
 //! The page's prose is written by hand. Between `<!-- keys of ... -->` and `<!-- end of keys -->` stands what is made
 //! here; after a change to the schema or to a description, run the test of this file once with `KEYSIDE_BLESS=1`.
 
+mod backends;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use self::backends::TYPES;
 use crate::schema::{self, Kind, Shape, TABLES};
 
 /// The rows of one place on the page.
@@ -104,45 +107,10 @@ const SECTIONS: &[Section] = &[
                 "",
                 "Whether an unencrypted network connection is allowed; a file needs none. Loopback always may",
             ),
-            Row("ca_file", "none", "Further certificate authorities, for a back-end on a network"),
-            Row("proxy", "none", "The proxy, for a back-end on a network"),
-            Row("no_proxy", "none", "What is reached without the proxy, likewise"),
+            Row("ca_file", "none", "A PEM file of further certificate authorities, for a back-end on a network"),
+            Row("proxy", "none", "The proxy, for a back-end on a network: `http://host:port` or `https://host:port`"),
+            Row("no_proxy", "none", "Hosts, domains and networks that are reached without it, separated by commas"),
         ],
-    },
-    Section {
-        title: "backend of type zenml-sql",
-        table: "backend",
-        rows: &[
-            Row(
-                "url",
-                "required",
-                "`sqlite://` and the absolute path after one more slash: `sqlite:////var/lib/zenml/zenml.db`. Nothing \
-                 in it is decoded; parameters are refused",
-            ),
-            Row(
-                "encryption_key_env",
-                "none",
-                "The variable with the encryption key of ZenML's secrets store. Without any key the values are taken \
-                 as not encrypted",
-            ),
-            Row("encryption_key_file", "none", "The file with it"),
-            Row("encryption_key_credential", "none", "The systemd credential with it"),
-            Row(
-                "user",
-                "nobody",
-                "Name or id of the user whose private (or user-scoped) secrets are visible. Unset: nobody's",
-            ),
-            Row("workspace", "the only one, else `default`", "Name or id; ZenML before 0.80"),
-        ],
-    },
-    Section {
-        title: "backend of type local",
-        table: "backend",
-        rows: &[Row(
-            "path",
-            "required",
-            "The file: `<local stores>/<id of the component>/secrets.yaml`, or what the component's `secrets_file` says",
-        )],
     },
     Section {
         title: "grant",
@@ -282,11 +250,11 @@ fn bounds_of(kind: Kind) -> Option<String> {
     }
 }
 
-fn rendered(section: &Section) -> String {
-    let table = schema::table(section.table).expect("a table of the schema");
+fn rendered<'r>(table: &str, rows: impl IntoIterator<Item = &'r Row>) -> String {
+    let table = schema::table(table).expect("a table of the schema");
     let mut text = "| key | type | allowed | default | |\n|---|---|---|---|---|\n".to_owned();
-    for Row(name, unset, about) in section.rows {
-        let key = table.key(name).unwrap_or_else(|| panic!("{name} is no key of {}", section.table));
+    for Row(name, unset, about) in rows {
+        let key = table.key(name).unwrap_or_else(|| panic!("{name} is no key of {}", table.name));
         assert!(!about.is_empty() && !about.ends_with('.') && unset.is_empty() == key.default.is_some(), "{name}");
         let default = key.default.map_or_else(|| (*unset).to_owned(), |default| format!("`{default}`"));
         let bounds = bounds_of(key.kind).unwrap_or_default();
@@ -334,7 +302,12 @@ fn the_reference_page_is_what_the_schema_says() {
     let page = std::fs::read_to_string(&path).expect("the page");
     let mut made = page.clone();
     for section in SECTIONS {
-        made = replaced(&made, &format!("<!-- keys of {} -->", section.title), &rendered(section));
+        let content = rendered(section.table, section.rows);
+        made = replaced(&made, &format!("<!-- keys of {} -->", section.title), &content);
+    }
+    for section in TYPES {
+        let content = rendered("backend", section.rows.iter().chain(section.shared));
+        made = replaced(&made, &format!("<!-- keys of backend of type {} -->", section.kind), &content);
     }
     made = replaced(&made, "<!-- keys of later versions -->", &not_yet());
     if std::env::var_os("KEYSIDE_BLESS").is_some() {
@@ -351,20 +324,32 @@ fn the_reference_page_is_what_the_schema_says() {
 #[test]
 fn every_key_that_is_due_is_described_once_and_no_other() {
     let mut described = BTreeSet::new();
+    let mut describe = |title: String, Row(name, ..): &Row| {
+        assert!(described.insert((title.clone(), *name)), "{name} of {title} is described twice");
+    };
     for section in SECTIONS {
-        for Row(name, ..) in section.rows {
-            assert!(described.insert((section.table, *name)), "{name} of {} is described twice", section.table);
+        section.rows.iter().for_each(|row| describe(section.table.to_owned(), row));
+    }
+    for section in TYPES {
+        let rows = section.rows.iter().chain(section.shared);
+        rows.for_each(|row| describe(of_type(section.kind), row));
+    }
+    let mut due = BTreeSet::new();
+    // A profile has the keys of [exec].
+    for table in TABLES.iter().filter(|table| table.name != "profile") {
+        for key in table.keys.iter().filter(|key| type_of(key.kind) != "not due") {
+            let kinds = if table.name == "backend" { schema::types_of(key.name) } else { Vec::new() };
+            if kinds.is_empty() {
+                due.insert((table.name.to_owned(), key.name));
+            }
+            due.extend(kinds.into_iter().map(|kind| (of_type(kind), key.name)));
         }
     }
-    let due: BTreeSet<(&str, &str)> = TABLES
-        .iter()
-        // A profile has the keys of [exec].
-        .filter(|table| table.name != "profile")
-        .flat_map(|table| table.keys.iter().map(|key| (table.name, key)))
-        .filter(|(_, key)| type_of(key.kind) != "not due")
-        .map(|(table, key)| (table, key.name))
-        .collect();
     let missing: Vec<_> = due.difference(&described).collect();
     let extra: Vec<_> = described.difference(&due).collect();
     assert!(missing.is_empty() && extra.is_empty(), "without a description: {missing:?}; not due: {extra:?}");
+}
+
+fn of_type(kind: &str) -> String {
+    format!("backend of type {kind}")
 }
