@@ -9,6 +9,8 @@ pub mod contract;
 pub mod discover;
 #[cfg(test)]
 pub mod fake;
+#[cfg(test)]
+pub mod faulty;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "local")]
