@@ -15,6 +15,8 @@ pub mod faulty;
 pub mod http;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "zenml-server")]
+pub mod zenml_server;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml_sql;
 
@@ -311,6 +313,8 @@ pub struct Opened {
 /// Errors: `Identity` when the settings cannot work (a key file that cannot be read, for one).
 pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, BackendError> {
     match &settings.kind {
+        #[cfg(feature = "zenml-server")]
+        BackendKind::ZenmlServer(server) => zenml_server::open(settings, server, max_value),
         #[cfg(feature = "zenml-sql")]
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
         #[cfg(feature = "local")]

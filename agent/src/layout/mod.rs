@@ -4,3 +4,5 @@
 pub mod local;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml;
+#[cfg(feature = "zenml-server")]
+pub mod zenml_rest;
