@@ -15,7 +15,9 @@ use keyside_config::settings::{BackendSettings, OnIdentityFailure, Poll, ScopeOr
 use keyside_protocol::message::BackendState;
 use tokio::sync::{Semaphore, watch};
 
-use crate::backend::{self, Backend, BackendError, Capabilities, Description, Opened, Scopes, Secret, WriteBackend};
+use crate::backend::{
+    self, Backend, BackendError, Capabilities, Description, Opened, Scopes, Secret, Stack, WriteBackend,
+};
 use crate::breaker::Breaker;
 use crate::cache::{Agreement, Bounds, Cache, Counters, Hit, Key, Lead, LookUp, Policy, Recall, Want};
 use crate::clock::Tick;
@@ -197,6 +199,14 @@ impl Source {
     /// Tells whether a refusal means absence here.
     pub fn denies_by_absence(&self) -> bool {
         self.denied_means_absent
+    }
+
+    /// Reads the components of a stack; `None` where the place knows of no stacks at all. Counts as one call.
+    pub async fn stack(&self, name: &str) -> Result<Option<Stack>, BackendError> {
+        if !self.reader.knows_stacks() {
+            return Ok(None);
+        }
+        self.call(Reads::Names, self.reader.stack(name)).await.map(Some)
     }
 
     /// Starts telling of changes, where the back-end notices them by itself.

@@ -261,8 +261,8 @@ pub struct CheckArgs {
     /// Every reference in this process's environment
     #[arg(long)]
     pub env: bool,
-    /// References of a stack: not in this version yet
-    #[arg(long, hide = true, num_args = 0..=1, value_name = "FILE or NAME")]
+    /// Every reference in a ZenML stack: an exported file, or its name on the ZenML server; the active one without either
+    #[arg(long, num_args = 0..=1, value_name = "FILE or NAME")]
     pub stack: Option<Option<OsString>>,
     /// NONE, SECRET_EXISTS or SECRET_AND_KEY_EXISTS
     #[arg(long)]

@@ -43,3 +43,4 @@ pub use environment::Environment;
 pub use load::{LoadRequest, client_level, configured_socket, load};
 pub use mistake::{ConfigError, Mistake};
 pub use settings::Settings;
+pub use zenml::active_stack;

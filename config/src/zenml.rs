@@ -76,6 +76,14 @@ fn wiped_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zeroi
     Ok(Option::<String>::deserialize(deserializer)?.map(Zeroizing::new))
 }
 
+/// Returns the id of the stack that is active for ZenML's own client; `None` where nothing names one, or what names it
+/// cannot be read.
+pub fn active_stack(environment: &Environment, uid: u32) -> Option<String> {
+    let mut search = Search::new(environment, uid).ok()?;
+    let named = search.filled_variable(ACTIVE_STACK).map(str::to_owned);
+    named.or_else(|| search.read_config(false).active_stack_id)
+}
+
 /// Finds the store, or says everything that stands in the way.
 pub(crate) fn find(environment: &Environment, uid: u32) -> Result<Found, Vec<Mistake>> {
     Search::new(environment, uid).map_err(|mistake| vec![mistake])?.run()

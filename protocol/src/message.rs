@@ -219,6 +219,28 @@ pub struct CheckReply {
     pub backend_calls: u64,
 }
 
+/// The answer to `GET /v1/stack?name=NAME`: the references in the components of one of ZenML's stacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackReply {
+    /// The stack's name.
+    pub stack: String,
+    /// The back-end that knows it.
+    pub backend: String,
+    /// By component, then by attribute.
+    pub references: Vec<StackReference>,
+}
+
+/// One attribute of a stack's component that is a reference.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StackReference {
+    /// The component's type and name, such as `experiment_tracker mlflow`.
+    pub component: String,
+    /// The attribute of its configuration.
+    pub attribute: String,
+    /// As it stands there.
+    pub reference: String,
+}
+
 /// `POST /v1/secrets`.
 #[derive(Deserialize)]
 pub struct CreateRequest {

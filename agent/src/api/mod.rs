@@ -8,6 +8,7 @@ mod read;
 mod request;
 mod resolve;
 pub mod respond;
+mod stack;
 mod state;
 mod warm;
 mod watch;
@@ -251,6 +252,10 @@ async fn route(
         "/v1/check" => {
             only(&request, &[Method::POST])?;
             state::check(agent, connection, &viewer, request, draft).await
+        }
+        "/v1/stack" => {
+            only(&request, &[Method::GET])?;
+            stack::stack(agent, &viewer, &request, draft).await
         }
         "/v1/purge" => {
             only(&request, &[Method::POST])?;

@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::backend::fake::FakeBackend;
-use crate::backend::{Opened, Scope, Scopes};
+use crate::backend::{Component, Opened, Scope, Scopes, Stack};
 use crate::cache::Bounds;
 use crate::resolver::Source;
 use crate::resolver::tests::{options, policy};
@@ -364,6 +364,31 @@ async fn a_resolve_may_be_tried_again_only_if_every_failure_is_transient() {
     assert_eq!(answer.json()["failures"][0]["retry"], true);
     let answer = setting.post("/v1/resolve", r#"{"references":{"A":"{{db.user}}","B":"{{no.k}}"}}"#).await;
     assert_eq!((answer.status, answer.header("retry-after")), (422, None));
+}
+
+#[tokio::test]
+async fn a_stack_shows_its_references_to_whoever_may_read_every_secret() {
+    let texts = [("password", "{{db.password}}"), ("bad", "{{.a.b}}"), ("none", "canary")];
+    let texts = texts.map(|(attribute, text)| (attribute.to_owned(), text.to_owned())).to_vec();
+    let component = Component { kind: "experiment_tracker".into(), name: "mlflow".into(), texts };
+    let plain = store();
+    let knowing = Arc::new(FakeBackend::new().with_stack(Stack { name: "gpu".into(), components: vec![component] }));
+    let backends: [(&str, &Arc<FakeBackend>, bool); 2] = [("store", &plain, false), ("server", &knowing, false)];
+    let open = setting(&backends, Vec::new());
+    let answer = open.get("/v1/stack?name=gpu").await;
+    assert_eq!((answer.status, answer.json()["backend"].as_str()), (200, Some("server")));
+    let references = answer.json()["references"].clone();
+    assert_eq!(references[0]["reference"], "{{.a.b}}", "what only looks like one is worth an answer");
+    assert_eq!(references[1]["component"], "experiment_tracker mlflow");
+    assert_eq!((references[1]["attribute"].as_str(), references.as_array().map(Vec::len)), (Some("password"), Some(2)));
+    assert!(!String::from_utf8_lossy(&answer.body).contains("canary"), "nothing but references is shown");
+    assert_eq!((open.get("/v1/stack?name=cpu").await.status, open.get("/v1/stack").await.status), (422, 400));
+    let narrow = setting(&backends, vec![grant(7, &[("db", None)])]);
+    assert_eq!(narrow.ask_as(7, "GET", "/v1/stack?name=gpu", &[], "").await.code(), "peer_refused");
+    let broad = setting(&backends, vec![grant(7, &[("*", None)])]);
+    assert_eq!(broad.ask_as(7, "GET", "/v1/stack?name=gpu", &[], "").await.status, 200);
+    let none = setting(&backends[..1], Vec::new());
+    assert_eq!(none.get("/v1/stack?name=gpu").await.code(), "unresolved");
 }
 
 #[tokio::test]

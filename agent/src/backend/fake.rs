@@ -18,7 +18,7 @@ use keyside_protocol::value::{SecretValue, SecretValues};
 use tokio::sync::watch;
 
 use super::{
-    Backend, BackendError, Capabilities, Description, Scope, ScopeLabel, Scopes, Secret, Update, WriteBackend,
+    Backend, BackendError, Capabilities, Description, Scope, ScopeLabel, Scopes, Secret, Stack, Update, WriteBackend,
     WriteError,
 };
 
@@ -28,6 +28,7 @@ pub struct FakeBackend {
     held: watch::Sender<usize>,
     calls: watch::Sender<usize>,
     changes: Option<watch::Sender<u64>>,
+    stack: Option<Stack>,
 }
 
 struct State {
@@ -98,7 +99,14 @@ impl FakeBackend {
             held: watch::channel(0).0,
             calls: watch::channel(0).0,
             changes: None,
+            stack: None,
         }
+    }
+
+    /// Knows of stacks, of exactly this one.
+    pub fn with_stack(mut self, stack: Stack) -> Self {
+        self.stack = Some(stack);
+        self
     }
 
     /// Tells of changes by itself: whenever [`tell`](Self::tell) says so.
@@ -347,6 +355,14 @@ fn copy(values: &SecretValues) -> SecretValues {
 impl Backend for FakeBackend {
     fn capabilities(&self) -> Capabilities {
         self.state().capabilities
+    }
+
+    fn knows_stacks(&self) -> bool {
+        self.stack.is_some()
+    }
+
+    async fn stack(&self, name: &str) -> Result<Stack, BackendError> {
+        self.stack.clone().filter(|stack| stack.name == name).ok_or(BackendError::NotFound)
     }
 
     async fn fetch(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {

@@ -202,6 +202,19 @@ pub trait Backend: Send + Sync {
     /// Describes every secret we may see, in every scope, without reading any value; order not promised.
     async fn list(&self) -> Result<Vec<Description>, BackendError>;
 
+    /// Tells whether [`stack`](Self::stack) knows ZenML's stacks; constant.
+    fn knows_stacks(&self) -> bool {
+        false
+    }
+
+    /// Reads the components of the stack with this name or id.
+    ///
+    /// Errors: `NotFound` when there is no such stack; the others as [`BackendError`] says.
+    async fn stack(&self, name: &str) -> Result<Stack, BackendError> {
+        let _ = name;
+        Err(BackendError::NotFound)
+    }
+
     /// Starts telling of changes, where the back-end notices them by itself: the number grows with each, a moment after
     /// the last of several. What has changed, a list says. `None` where only asking again tells.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -210,6 +223,26 @@ pub trait Backend: Send + Sync {
 
     /// Ends connections; further calls fail. Called once at shutdown.
     async fn close(&self) {}
+}
+
+/// One of ZenML's stacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stack {
+    /// Its name.
+    pub name: String,
+    /// Its components, in no order.
+    pub components: Vec<Component>,
+}
+
+/// A component of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// Such as `experiment_tracker`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The attributes of its configuration that are texts.
+    pub texts: Vec<(String, String)>,
 }
 
 /// Why a write did not happen; nothing has changed then.

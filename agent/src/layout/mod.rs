@@ -6,3 +6,5 @@ pub mod local;
 pub mod zenml;
 #[cfg(feature = "zenml-server")]
 pub mod zenml_rest;
+#[cfg(feature = "zenml-server")]
+pub mod zenml_stack;

@@ -1,12 +1,14 @@
 //! `check`: are the references there? Collects them from everywhere, asks once, reports every place.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Read as _;
 use std::path::Path;
 
 use keyside_config::Environment;
+use keyside_exec_wrapper::client::encode_segment;
 use keyside_protocol::level::ValidationLevel;
-use keyside_protocol::message::{CheckReply, CheckRequest, CheckResult, CheckStatus};
+use keyside_protocol::message::{CheckReply, CheckRequest, CheckResult, CheckStatus, StackReference, StackReply};
 use keyside_protocol::reference::{Reference, ReferenceError};
 
 use super::check_report::{self, Finding, Place, Report};
@@ -24,14 +26,11 @@ const MAX_REQUEST: usize = 256 << 10;
 
 /// Collects, asks, prints.
 pub(super) fn run(globals: &Globals, args: &CheckArgs) -> Result<Exit, Failure> {
-    if args.stack.is_some() {
-        return Err(Failure::not_yet("check --stack").hint("export the stack to a file and give it with --file"));
-    }
     let level = match args.level {
         Some(level) => Some(level),
         None => keyside_config::client_level(&Environment::of_process()).map_err(session::bad_configuration)?,
     };
-    let mut findings = collect(args)?;
+    let mut findings = collect(globals, args)?;
     if findings.is_empty() {
         say("keyside: no reference found");
         say("hint: a reference is a whole string of the form {{name.key}}");
@@ -52,9 +51,9 @@ pub(super) fn run(globals: &Globals, args: &CheckArgs) -> Result<Exit, Failure> 
 }
 
 /// Gathers every reference with its places, in the order given; a repeated one is one finding with more places.
-fn collect(args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
+fn collect(globals: &Globals, args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
     let mut findings = Findings::default();
-    let mut sources = args.file.len() + usize::from(args.env);
+    let mut sources = args.file.len() + usize::from(args.env) + usize::from(args.stack.is_some());
     for argument in &args.references {
         sources += 1;
         if argument == "-" {
@@ -69,11 +68,16 @@ fn collect(args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
             findings.given(&argument.to_string_lossy(), Place::Argument);
         }
     }
-    for file in &args.file {
+    let stack = args.stack.as_ref().map(|stack| stack.as_deref());
+    let exported = stack.flatten().map(Path::new).filter(|path| is_file(path));
+    for file in args.file.iter().map(|file| file.as_path()).chain(exported) {
         for found in strings_of(file)? {
             let place = Place::File { file: file.to_owned(), line: found.line, path: found.path.clone() };
             findings.found(&found, place);
         }
+    }
+    if let (Some(name), None) = (stack, exported) {
+        of_server(globals, name, &mut findings)?;
     }
     if args.env {
         for (name, value) in std::env::vars_os() {
@@ -83,11 +87,40 @@ fn collect(args: &CheckArgs) -> Result<Vec<Finding>, Failure> {
         }
     }
     if sources == 0 {
-        return Err(
-            Failure::usage("nothing to check").hint("give references, --file FILE, --env, or - for standard input")
-        );
+        return Err(Failure::usage("nothing to check")
+            .hint("give references, --file FILE, --stack, --env, or - for standard input"));
     }
     Ok(findings.list)
+}
+
+/// Tells an exported stack's file from a stack's name: a path, or the name of something that is there.
+fn is_file(stack: &Path) -> bool {
+    stack.components().count() > 1 || stack.extension().is_some_and(is_format) || stack.is_file()
+}
+
+fn is_format(extension: &std::ffi::OsStr) -> bool {
+    ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// Asks the agent's ZenML server for the references of a stack; without a name, of the active one.
+fn of_server(globals: &Globals, name: Option<&OsStr>, findings: &mut Findings) -> Result<(), Failure> {
+    let name = match name {
+        Some(name) => name.to_str().map(str::to_owned).ok_or_else(|| Failure::usage("a stack's name is UTF-8"))?,
+        None => keyside_config::active_stack(&Environment::of_process(), rustix::process::getuid().as_raw())
+            .ok_or_else(|| {
+                Failure::usage("no stack is active")
+                    .hint("name one, or set ZENML_ACTIVE_STACK_ID; `zenml stack describe` shows the active one")
+            })?,
+    };
+    let mut session = Session::open(globals)?;
+    let target = format!("/v1/stack?name={}", encode_segment(&name));
+    let stack: StackReply = session.ask("read the stack", "GET", &target, None)?;
+    session.end();
+    for StackReference { component, attribute, reference } in stack.references {
+        let found = Found { line: 0, path: String::new(), text: reference, unquoted: false };
+        findings.found(&found, Place::Stack { stack: stack.stack.clone(), component, attribute });
+    }
+    Ok(())
 }
 
 fn strings_of(file: &Path) -> Result<Vec<Found>, Failure> {

@@ -30,6 +30,15 @@ pub(super) enum Place {
         /// Such as `env.db.password`.
         path: String,
     },
+    /// In a component of a ZenML stack.
+    Stack {
+        /// The stack's name.
+        stack: String,
+        /// The component's type and name.
+        component: String,
+        /// The attribute.
+        attribute: String,
+    },
     /// In the environment.
     #[serde(rename = "env")]
     Variable {
@@ -47,6 +56,9 @@ impl Place {
             Self::File { file, line, path } => {
                 let text = format!("{}:{line} {path}", file.display());
                 printable(text.trim_end()).into_owned()
+            }
+            Self::Stack { stack, component, attribute } => {
+                printable(&format!("stack {stack}: {component}, {attribute}")).into_owned()
             }
             Self::Variable { name } => format!("${}", printable(name)),
         }

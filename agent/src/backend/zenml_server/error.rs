@@ -16,6 +16,8 @@ pub(super) enum Doing {
     Listing,
     /// Anything with one secret.
     OneSecret,
+    /// Reading a stack or a component.
+    Stack,
 }
 
 /// Where the server is, for messages.
@@ -102,6 +104,10 @@ impl Place {
             Doing::Listing => self.identity(
                 "we have no right to list secrets (403)",
                 format!("give the user of {whom} the right to read secrets, in ZenML's role"),
+            ),
+            Doing::Stack => self.identity(
+                "we have no right to read stacks (403)",
+                format!("give the user of {whom} the right to read stacks and components, in ZenML's role"),
             ),
             Doing::Meeting | Doing::Login => {
                 self.identity("the server forbids us everything (403)", format!("check the user of {whom}"))

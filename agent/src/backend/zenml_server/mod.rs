@@ -9,6 +9,7 @@ mod error;
 mod list;
 mod read;
 mod session;
+mod stack;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -23,7 +24,8 @@ use self::client::Client;
 use self::list::Listings;
 use self::write::OwnWrites;
 use super::{
-    Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Update, WriteBackend, WriteError,
+    Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Stack, Update, WriteBackend,
+    WriteError,
 };
 
 /// One server of ZenML.
@@ -63,6 +65,14 @@ impl Backend for ZenmlServer {
 
     async fn list(&self) -> Result<Vec<Description>, BackendError> {
         self.list_secrets().await
+    }
+
+    fn knows_stacks(&self) -> bool {
+        true
+    }
+
+    async fn stack(&self, name: &str) -> Result<Stack, BackendError> {
+        self.read_stack(name).await
     }
 
     async fn close(&self) {
