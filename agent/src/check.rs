@@ -139,12 +139,12 @@ async fn look_up_all(
             for (name, result) in pending.iter().zip(join_all(reads).await) {
                 match result {
                     Ok(found) => {
-                        calls += u64::from(found.called);
+                        calls += found.calls;
                         let keys = found.hit.cached.secret.keys().map(str::to_owned).collect();
                         verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
                     }
                     Err(miss) => {
-                        calls += 1;
+                        calls += miss.calls;
                         if miss.error == BackendError::NotFound {
                             remaining.push(*name);
                         } else {

@@ -24,6 +24,8 @@ use crate::clock::Tick;
 use crate::metrics::Histogram;
 use crate::watch::Hub;
 
+use self::gather::{Due, Landing};
+
 /// How often a resolve reads again because a value was replaced under it.
 const MOST_GENERATION_TRIES: usize = 5;
 
@@ -56,6 +58,10 @@ pub struct Source {
     polls: AtomicU64,
     /// Names from the last complete listing, for near-miss hints: one text, a NUL behind each.
     listed: Mutex<Option<Arc<str>>>,
+    /// How many secrets one call is best asked for.
+    most_at_once: usize,
+    /// What is asked for in this moment, where one call can read several secrets.
+    gathered: Mutex<Vec<Due>>,
 }
 
 /// Labels of failed calls; an absence is an answer.
@@ -171,6 +177,7 @@ impl Source {
     /// Puts a back-end behind its limits.
     pub fn new(options: SourceOptions, opened: Opened) -> Self {
         let capabilities = opened.reader.capabilities();
+        let most_at_once = opened.reader.most_at_once();
         Self {
             name: options.name,
             kind: options.kind,
@@ -188,6 +195,8 @@ impl Source {
             failures: Default::default(),
             polls: AtomicU64::new(0),
             listed: Mutex::default(),
+            most_at_once,
+            gathered: Mutex::default(),
         }
     }
 
@@ -279,30 +288,34 @@ impl Source {
             let last = lock(&self.health).last.clone();
             return Err(match last {
                 Some(Err(error @ BackendError::Transient { .. })) => error,
-                _ => self.did_not_answer("failed repeatedly and is given a pause"),
+                _ => did_not_answer(&self.name, "failed repeatedly and is given a pause"),
             });
         }
         let outcome = async {
-            let _permit = self.permits.acquire().await.map_err(|_| self.did_not_answer("is closing"))?;
+            let _permit = self.permits.acquire().await.map_err(|_| did_not_answer(&self.name, "is closing"))?;
             self.calls.fetch_add(1, Ordering::Relaxed);
             call.await
         };
         let trial = Trial { breaker: &self.breaker };
         let outcome = tokio::time::timeout(self.timeout, outcome)
             .await
-            .unwrap_or_else(|_| Err(self.did_not_answer(&format!("did not answer within {:?}", self.timeout))));
+            .unwrap_or_else(|_| Err(did_not_answer(&self.name, &format!("did not answer within {:?}", self.timeout))));
         self.durations.observe(Tick::now().since(began));
-        if let Some(class) = outcome.as_ref().err().and_then(failure_class) {
-            self.failures[class].fetch_add(1, Ordering::Relaxed);
-        }
+        self.failed(outcome.as_ref().err().and_then(failure_class));
         trial.ended(outcome.as_ref().err());
         lock(&self.health).note(reads, outcome.as_ref().err());
         outcome
     }
 
-    fn did_not_answer(&self, what: &str) -> BackendError {
-        BackendError::Transient { what: format!("back-end `{}` {what}", self.name), hint: None }
+    fn failed(&self, class: Option<usize>) {
+        if let Some(class) = class {
+            self.failures[class].fetch_add(1, Ordering::Relaxed);
+        }
     }
+}
+
+fn did_not_answer(backend: &str, what: &str) -> BackendError {
+    BackendError::Transient { what: format!("back-end `{backend}` {what}"), hint: None }
 }
 
 /// Gives a breaker's trial back even when the call is dropped.
@@ -327,7 +340,7 @@ impl Drop for Trial<'_> {
 }
 
 /// What readers of one call wait on.
-type Flight = watch::Receiver<Option<Result<Hit, BackendError>>>;
+type Flight = watch::Receiver<Option<Landing>>;
 
 /// Narrows a look-up to one back-end or one scope.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -349,6 +362,8 @@ pub struct Found {
     pub hit: Hit,
     /// Whether a call was made for it, by us or somebody we waited for.
     pub called: bool,
+    /// How many calls that were; one that was made for several secrets counts for one of them.
+    pub calls: u64,
 }
 
 /// A secret that was not.
@@ -358,6 +373,8 @@ pub struct Miss {
     pub asked: Vec<usize>,
     /// Why; `NotFound` means that all of them definitely have none.
     pub error: BackendError,
+    /// How many calls were made, as in [`Found`].
+    pub calls: u64,
 }
 
 /// One consistent set of secrets.
@@ -521,20 +538,22 @@ impl Resolver {
     pub async fn secret(self: &Arc<Self>, name: &str, selection: Selection, want: Want) -> Result<Found, Miss> {
         let scopes = selection.scopes.unwrap_or(self.scopes);
         let mut asked = Vec::new();
+        let mut calls = 0;
         for (backend, source) in self.sources.iter().enumerate() {
             if selection.backend.is_some_and(|only| only != backend) {
                 continue;
             }
             asked.push(backend);
-            let (result, called) = self.read(backend, scopes, name, want).await;
+            let (result, made) = self.read(backend, scopes, name, want).await;
+            calls += made.unwrap_or_default();
             match result {
-                Ok(hit) => return Ok(Found { backend, scopes, hit, called }),
+                Ok(hit) => return Ok(Found { backend, scopes, hit, called: made.is_some(), calls }),
                 Err(BackendError::NotFound) => {}
                 Err(BackendError::Denied { .. }) if source.denied_means_absent => {}
-                Err(error) => return Err(Miss { asked, error }),
+                Err(error) => return Err(Miss { asked, error, calls }),
             }
         }
-        Err(Miss { asked, error: BackendError::NotFound })
+        Err(Miss { asked, error: BackendError::NotFound, calls })
     }
 
     /// Returns the secret of exactly `name` when memory alone can tell: a fresh value in the first back-end that is not
@@ -567,7 +586,7 @@ impl Resolver {
                 for name in names {
                     match self.recall_in(&mut cache, name, now) {
                         Some((backend, hit)) => {
-                            secrets.insert(*name, Found { backend, scopes: self.scopes, hit, called: false });
+                            secrets.insert(*name, Found { backend, scopes: self.scopes, hit, called: false, calls: 0 });
                         }
                         None => unknown.push(*name),
                     }
@@ -611,7 +630,7 @@ impl Resolver {
             if attempt >= MOST_GENERATION_TRIES {
                 let what = "the secrets change faster than they can be read together".to_owned();
                 let error = BackendError::Transient { what, hint: None };
-                let miss = |name: &&'a str| (*name, Miss { asked: Vec::new(), error: error.clone() });
+                let miss = |name: &&'a str| (*name, Miss { asked: Vec::new(), error: error.clone(), calls: 0 });
                 return Err(Incomplete { secrets: HashMap::new(), misses: names.iter().map(miss).collect() });
             }
         }
@@ -622,15 +641,15 @@ impl Resolver {
         format!("{}-{}", self.memory.instance, cache.revision())
     }
 
-    /// Reads one entry; also tells whether a call was made for it. A reader that goes away does not cancel the call that
-    /// others wait for.
+    /// Reads one entry; also tells how many calls were made for it, `None` where memory answered. A reader that goes away
+    /// does not cancel the call that others wait for.
     async fn read(
         self: &Arc<Self>,
         backend: usize,
         scopes: Scopes,
         name: &str,
         want: Want,
-    ) -> (Result<Hit, BackendError>, bool) {
+    ) -> (Result<Hit, BackendError>, Option<u64>) {
         let key = self.key(backend, scopes, name);
         let mut sender = None;
         let look_up = self.cache().look_up(key, Tick::now(), want, || {
@@ -638,45 +657,28 @@ impl Resolver {
             sender = Some(send);
             receive
         });
+        let lead_on = |lead: Lead<Flight>, sender: Option<watch::Sender<Option<Landing>>>| {
+            if let Some(sender) = sender {
+                let Key { backend: place, scopes, name } = key;
+                let due = Due { place, scopes, name: name.to_owned(), id: lead.id, began: lead.began, sender };
+                self.launch(backend, due);
+            }
+            lead.flight
+        };
         let flight = match look_up {
-            LookUp::Fresh(hit) => return (Ok(hit), false),
-            LookUp::Absent(error) => return (Err(error), false),
+            LookUp::Fresh(hit) => return (Ok(hit), None),
+            LookUp::Absent(error) => return (Err(error), None),
             LookUp::Stale { hit, lead } => {
-                if let Some((lead, sender)) = lead.zip(sender) {
-                    self.launch(backend, key, lead, sender);
+                if let Some(lead) = lead {
+                    lead_on(lead, sender);
                 }
-                return (Ok(hit), false);
+                return (Ok(hit), None);
             }
             LookUp::Join(flight) => flight,
-            LookUp::Lead(lead) => {
-                let flight = lead.flight.clone();
-                if let Some(sender) = sender {
-                    self.launch(backend, key, lead, sender);
-                }
-                flight
-            }
+            LookUp::Lead(lead) => lead_on(lead, sender),
         };
-        (landed(flight).await, true)
-    }
-
-    fn launch(
-        self: &Arc<Self>,
-        backend: usize,
-        key: Key<'_>,
-        lead: Lead<Flight>,
-        sender: watch::Sender<Option<Result<Hit, BackendError>>>,
-    ) {
-        let resolver = Arc::clone(self);
-        let (place, scopes, name) = (key.backend, key.scopes, key.name.to_owned());
-        tokio::spawn(async move {
-            let source = &resolver.sources[backend];
-            let key = Key { backend: place, scopes, name: &name };
-            let call = Call { memory: &resolver.memory, source, key, id: lead.id };
-            let result = source.call(Reads::Values, source.reader.fetch(&name, scopes)).await;
-            let served = call.complete(lead.began, result);
-            // Nobody may be waiting any more: a stale value was served meanwhile.
-            let _ = sender.send(Some(served));
-        });
+        let landing = landed(flight).await;
+        (landing.result, Some(landing.calls))
     }
 
     /// Describes `names` in one back-end without reading values; counts as one call for each 500 names.
@@ -944,14 +946,9 @@ impl Drop for Call<'_> {
     }
 }
 
-async fn landed(mut flight: Flight) -> Result<Hit, BackendError> {
-    match flight.wait_for(Option::is_some).await {
-        Ok(outcome) => match &*outcome {
-            Some(result) => result.clone(),
-            None => Err(lost()),
-        },
-        Err(_) => Err(lost()),
-    }
+async fn landed(mut flight: Flight) -> Landing {
+    let landing = flight.wait_for(Option::is_some).await.ok().and_then(|landing| landing.clone());
+    landing.unwrap_or_else(|| Landing { result: Err(lost()), calls: 1 })
 }
 
 fn lost() -> BackendError {
@@ -983,6 +980,7 @@ pub fn random_share() -> f64 {
     }
 }
 
+mod gather;
 #[cfg(test)]
 mod history;
 mod outlook;

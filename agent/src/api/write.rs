@@ -192,7 +192,7 @@ async fn choose(
         [] => {
             let name = existing.unwrap_or_default();
             let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
-            let miss = crate::resolver::Miss { asked: writable.clone(), error: BackendError::NotFound };
+            let miss = crate::resolver::Miss { asked: writable.clone(), error: BackendError::NotFound, calls: 0 };
             Err(ApiError::from_miss(&agent.resolver, name, &miss, near))
         }
         several => Err(ApiError::new(

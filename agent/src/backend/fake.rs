@@ -29,6 +29,7 @@ pub struct FakeBackend {
     calls: watch::Sender<usize>,
     changes: Option<watch::Sender<u64>>,
     stack: Option<Stack>,
+    most_at_once: usize,
 }
 
 struct State {
@@ -43,6 +44,7 @@ struct State {
     fetches: usize,
     describes: usize,
     lists: usize,
+    batches: usize,
     value_reads: usize,
     fetches_of: HashMap<String, usize>,
     closed: bool,
@@ -92,6 +94,7 @@ impl FakeBackend {
                 fetches: 0,
                 describes: 0,
                 lists: 0,
+                batches: 0,
                 value_reads: 0,
                 fetches_of: HashMap::new(),
                 closed: false,
@@ -100,6 +103,7 @@ impl FakeBackend {
             calls: watch::channel(0).0,
             changes: None,
             stack: None,
+            most_at_once: 1,
         }
     }
 
@@ -124,6 +128,40 @@ impl FakeBackend {
     pub fn with(self, name: &str, pairs: &[(&str, &str)]) -> Self {
         self.put(name, Scope::Public, pairs);
         self
+    }
+
+    /// Reads up to this many secrets in one call.
+    pub fn reading_at_once(mut self, most: usize) -> Self {
+        self.most_at_once = most;
+        self
+    }
+
+    /// Calls for several secrets at once.
+    pub fn batches(&self) -> usize {
+        self.state().batches
+    }
+
+    fn read(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {
+        let mut state = self.state();
+        if let Some(error) = state.fail_names.get(name) {
+            return Err(error.clone());
+        }
+        let (scope, entry) = state.find(name, scopes).ok_or(BackendError::NotFound)?;
+        if state.values_spoilt {
+            return Err(Self::unusable());
+        }
+        if let Some(max) = state.max_value
+            && let Some((key, _)) = entry.values.iter().find(|(_, value)| value.len() > max)
+        {
+            return Err(BackendError::Unusable {
+                what: format!("the value of key `{key}` of secret `{name}` is too large"),
+                hint: Some("raise `[limits] value`".into()),
+            });
+        }
+        let description = Description { keys: None, ..state.describe(name, scope, entry) };
+        let values = copy(&entry.values);
+        state.value_reads += 1;
+        Ok(Secret { description, values })
     }
 
     /// Adds a private secret.
@@ -371,26 +409,20 @@ impl Backend for FakeBackend {
             *state.fetches_of.entry(name.to_owned()).or_default() += 1;
         })
         .await?;
-        let mut state = self.state();
-        if let Some(error) = state.fail_names.get(name) {
-            return Err(error.clone());
-        }
-        let (scope, entry) = state.find(name, scopes).ok_or(BackendError::NotFound)?;
-        if state.values_spoilt {
-            return Err(Self::unusable());
-        }
-        if let Some(max) = state.max_value
-            && let Some((key, _)) = entry.values.iter().find(|(_, value)| value.len() > max)
-        {
-            return Err(BackendError::Unusable {
-                what: format!("the value of key `{key}` of secret `{name}` is too large"),
-                hint: Some("raise `[limits] value`".into()),
-            });
-        }
-        let description = Description { keys: None, ..state.describe(name, scope, entry) };
-        let values = copy(&entry.values);
-        state.value_reads += 1;
-        Ok(Secret { description, values })
+        self.read(name, scopes)
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.most_at_once
+    }
+
+    async fn fetch_many(
+        &self,
+        names: &[&str],
+        scopes: Scopes,
+    ) -> Result<Vec<Result<Secret, BackendError>>, BackendError> {
+        self.arrive(|state| state.batches += 1).await?;
+        Ok(names.iter().map(|name| self.read(name, scopes)).collect())
     }
 
     async fn describe(&self, names: &[&str], scopes: Scopes) -> Result<Vec<Option<Description>>, BackendError> {

@@ -3,6 +3,8 @@
 //! A back-end never caches and never logs a value. It answers or fails; freshness, staleness and retries are decided
 //! above it, by the error's class alone.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(test)]
 pub mod contract;
 #[cfg(all(feature = "zenml-sql", feature = "local"))]
@@ -23,6 +25,7 @@ pub mod zenml_sql;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use keyside_config::settings::{BackendKind, BackendSettings};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use tokio::sync::watch;
@@ -196,6 +199,23 @@ pub trait Backend: Send + Sync {
     /// Errors: `NotFound` when no wanted scope has it; the others as [`BackendError`] says.
     async fn fetch(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError>;
 
+    /// How many secrets one [`fetch_many`](Self::fetch_many) is best asked for; constant, and 1 where reading several
+    /// together saves no call.
+    fn most_at_once(&self) -> usize {
+        1
+    }
+
+    /// Reads several secrets as [`fetch`](Self::fetch) reads one, in as few calls as there are; in the order asked.
+    ///
+    /// Errors: what failed for all of them alike.
+    async fn fetch_many(
+        &self,
+        names: &[&str],
+        scopes: Scopes,
+    ) -> Result<Vec<Result<Secret, BackendError>>, BackendError> {
+        Ok(join_all(names.iter().map(|name| self.fetch(name, scopes))).await)
+    }
+
     /// Describes each of `names` without reading any value, in the order asked; `None` is a definite absence.
     async fn describe(&self, names: &[&str], scopes: Scopes) -> Result<Vec<Option<Description>>, BackendError>;
 
@@ -348,6 +368,8 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
     match &settings.kind {
         #[cfg(feature = "zenml-server")]
         BackendKind::ZenmlServer(server) => zenml_server::open(settings, server, max_value),
+        #[cfg(feature = "aws")]
+        BackendKind::Aws(aws) => aws::open(settings, aws, max_value),
         #[cfg(feature = "zenml-sql")]
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
         #[cfg(feature = "local")]

@@ -1,7 +1,11 @@
 //! How ZenML names and encodes secrets in each kind of back-end: pure functions, tested by vectors.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(any(feature = "zenml-sql", feature = "aws"))]
+pub(crate) mod pairs;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml;
 #[cfg(feature = "zenml-server")]

@@ -5,17 +5,16 @@
 //! key is the SHA-256 of the configured string (the `AesGcmEngine` of sqlalchemy-utils). Nothing marks which of the
 //! two it is.
 
-use std::fmt;
-
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyside_protocol::json::SecretBuffer;
-use keyside_protocol::value::{SecretValue, SecretValues};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use keyside_protocol::value::SecretValues;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+use super::pairs::{self, PairsError};
 
 /// ZenML's limit for all keys and values of one secret together, in bytes of UTF-8 (0.98).
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
@@ -144,12 +143,9 @@ fn decrypt(bytes: &mut [u8], key: &StoreKey) -> bool {
 }
 
 fn parse(text: &[u8]) -> Result<SecretValues, DecodeError> {
-    // Before the parser, which would call ciphertext that begins with a digit a number.
-    std::str::from_utf8(text).map_err(|_| DecodeError::NotJson)?;
-    // The parser's own words are dropped: they may quote what they stumbled over.
-    serde_json::from_slice::<Pairs>(text).map(|pairs| pairs.0).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => DecodeError::NotStrings,
-        _ => DecodeError::NotJson,
+    pairs::strings(text).map_err(|error| match error {
+        PairsError::NotJson => DecodeError::NotJson,
+        PairsError::NotStrings => DecodeError::NotStrings,
     })
 }
 
@@ -204,69 +200,9 @@ fn push_python_string(out: &mut SecretBuffer, text: &str) {
     out.push(b"\"");
 }
 
-/// A JSON object of strings, read as Python reads it.
-struct Pairs(SecretValues);
-
-/// A string; `None` for `null`.
-struct Text(Option<SecretValue>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut values = SecretValues::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    match map.next_value::<Text>()?.0 {
-                        Some(value) => values.insert(key, value),
-                        None => drop(values.remove(&key)),
-                    }
-                }
-                Ok(Pairs(values))
-            }
-        }
-
-        deserializer.deserialize_map(PairsVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a string")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(Some(SecretValue::copy_of(text.as_bytes()))))
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Text, E> {
-                Ok(Text(Some(SecretValue::new(text.into_bytes()))))
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Text, E> {
-                Ok(Text(None))
-            }
-        }
-
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use keyside_protocol::value::SecretValue;
     use proptest::prelude::*;
 
     use super::*;
