@@ -13,6 +13,8 @@ pub mod discover;
 pub mod fake;
 #[cfg(test)]
 pub mod faulty;
+#[cfg(any(feature = "local", feature = "vault"))]
+mod fingerprint;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "local")]
