@@ -21,6 +21,8 @@ pub mod http;
 pub mod local;
 #[cfg(feature = "zenml-server")]
 pub mod zenml_server;
+#[cfg(feature = "vault")]
+pub mod vault;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml_sql;
 
@@ -376,6 +378,8 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
         #[cfg(feature = "local")]
         BackendKind::Local(local) => local::open(settings, local, max_value),
+        #[cfg(feature = "vault")]
+        BackendKind::Vault(vault) => vault::open(settings, vault, max_value),
         #[allow(unreachable_patterns, reason = "with every feature on, all types are above")]
         _ => Err(not_built(settings, max_value)),
     }

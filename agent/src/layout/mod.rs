@@ -6,6 +6,8 @@ pub mod aws;
 pub mod local;
 #[cfg(any(feature = "zenml-sql", feature = "aws"))]
 pub(crate) mod pairs;
+#[cfg(feature = "vault")]
+pub mod vault;
 #[cfg(feature = "zenml-sql")]
 pub mod zenml;
 #[cfg(feature = "zenml-server")]
