@@ -37,6 +37,14 @@ pub(super) struct Session {
     learned_at: Instant,
 }
 
+#[cfg(test)]
+impl Session {
+    /// How many logins there have been with it.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
 /// What a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Server {
@@ -228,7 +236,6 @@ impl Client {
             | StatusCode::NOT_FOUND
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::UNPROCESSABLE_ENTITY
-            | StatusCode::NOT_IMPLEMENTED
                 if matches!(self.login, Some(ServerLogin::ApiKey(_))) =>
             {
                 self.bearer_of(text)
