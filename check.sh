@@ -247,6 +247,8 @@ real_zenml() {
 # One a line: NAME, the script in tests/peers that installs it and prints where it is, the variable that tells the tests.
 # Their tests have `on_real_NAME` in their names, in whichever package; they start and end the peer themselves.
 backend_peers=(
+    "zenml_server install-zenml.sh KEYSIDE_ZENML_SERVER_PYTHON"
+    "zenml_043 install-zenml-0.43.sh KEYSIDE_ZENML_043_PYTHON"
 )
 
 begin_peer_installs() {

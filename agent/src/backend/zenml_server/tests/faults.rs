@@ -207,11 +207,11 @@ async fn the_version_of_a_young_change_is_in_doubt() {
     })
     .await;
     let backend = open(&server.url(), None);
-    let young = backend.fetch("a", Scopes::PrivateFirst).await.ok().expect("a secret").description.version;
+    let young = backend.fetch("a", Scopes::PrivateFirst).await.expect("a secret").description.version;
     let listed = backend.list().await.expect("list").remove(0).version;
     assert_eq!(young, format!("{listed}~"));
     backend.own_writes.remember(listed.clone());
-    let own = backend.fetch("a", Scopes::PrivateFirst).await.ok().expect("a secret").description.version;
+    let own = backend.fetch("a", Scopes::PrivateFirst).await.expect("a secret").description.version;
     assert_eq!(own, listed, "what we wrote ourselves was answered");
 }
 

@@ -5,14 +5,19 @@ use std::sync::Mutex;
 use super::*;
 use crate::backend::faulty::Faulty;
 
+/// Name, and when it was changed: a minute of one hour.
+type Secrets = Vec<(String, u64)>;
+
+/// What happens to them before a list is answered.
+type Event = Box<dyn FnMut(&mut Secrets) + Send>;
+
 /// A server with many secrets that pages them as ZenML does.
 struct Store {
-    /// Name, and when it was changed: a minute of one hour.
-    secrets: Mutex<Vec<(String, u64)>>,
+    secrets: Mutex<Secrets>,
     /// The most that a page may have.
     most: u64,
     /// What happens before the answer to the n-th list.
-    events: Mutex<Vec<Box<dyn FnMut(&mut Vec<(String, u64)>) + Send>>>,
+    events: Mutex<Vec<Event>>,
 }
 
 fn id_of(name: &str) -> String {
@@ -86,7 +91,7 @@ impl Store {
         Reply::json(200, text).into()
     }
 
-    fn then(&self, event: impl FnMut(&mut Vec<(String, u64)>) + Send + 'static) {
+    fn then(&self, event: impl FnMut(&mut Secrets) + Send + 'static) {
         self.events.lock().unwrap().push(Box::new(event));
     }
 }

@@ -91,7 +91,7 @@ async fn writes_are_as_zenmls(backend: &ZenmlServer, release: Release) {
     assert_eq!(updated.keys, Some(vec!["n".to_owned(), "é".to_owned()]));
     assert_eq!(updated.id, created.id);
     assert_ne!(updated.version, created.version);
-    let secret = backend.fetch("w", Scopes::PublicOnly).await.ok().expect("a secret");
+    let secret = backend.fetch("w", Scopes::PublicOnly).await.expect("a secret");
     assert_eq!(secret.description.version, updated.version, "what a write returns is what is read");
     assert_eq!(shown(&secret.values), [("n".to_owned(), "2".to_owned()), ("é".to_owned(), "ü\n".to_owned())]);
 
