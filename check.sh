@@ -249,6 +249,8 @@ real_zenml() {
 backend_peers=(
     "zenml_server install-zenml.sh KEYSIDE_ZENML_SERVER_PYTHON"
     "zenml_043 install-zenml-0.43.sh KEYSIDE_ZENML_043_PYTHON"
+    'moto install-moto.sh KEYSIDE_MOTO'
+    'ministack install-ministack.sh KEYSIDE_MINISTACK'
 )
 
 begin_peer_installs() {

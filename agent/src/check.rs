@@ -11,7 +11,7 @@ use keyside_protocol::name::{check_key, check_name};
 use keyside_protocol::reference::Reference;
 
 use crate::access::Viewer;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Description};
 use crate::cache::Want;
 use crate::near_miss::nearest;
 use crate::resolver::{Resolver, Selection};
@@ -111,23 +111,25 @@ async fn look_up_all(
         }
         if level == ValidationLevel::SecretExists || source.capabilities().keys_without_values {
             for names in pending.chunks(DESCRIBE_BATCH) {
-                calls += 1;
-                match resolver.describe(backend, names, resolver.scopes()).await {
-                    Ok(descriptions) => {
-                        for (name, description) in names.iter().zip(descriptions) {
-                            match description {
-                                Some(found) => {
-                                    verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: found.keys });
+                for (names, described) in describe(resolver, backend, names, &mut calls).await {
+                    match described {
+                        Ok(descriptions) => {
+                            for (name, description) in names.iter().zip(descriptions) {
+                                match description {
+                                    Some(found) => {
+                                        let verdict = Verdict::Present { backend, keys: found.keys };
+                                        verdicts.insert((*name).to_owned(), verdict);
+                                    }
+                                    None => remaining.push(*name),
                                 }
-                                None => remaining.push(*name),
                             }
                         }
-                    }
-                    Err(error) if means_absent(source.denies_by_absence(), &error) => remaining.extend(names),
-                    Err(error) => {
-                        for name in names {
-                            let verdict = Verdict::Failed { asked: asked.clone(), error: error.clone() };
-                            verdicts.insert((*name).to_owned(), verdict);
+                        Err(error) if means_absent(source.denies_by_absence(), &error) => remaining.extend(names),
+                        Err(error) => {
+                            for name in names {
+                                let verdict = Verdict::Failed { asked: asked.clone(), error: error.clone() };
+                                verdicts.insert((*name).to_owned(), verdict);
+                            }
                         }
                     }
                 }
@@ -161,6 +163,28 @@ async fn look_up_all(
         verdicts.insert(name.to_owned(), Verdict::Missing { asked: asked.clone() });
     }
     (verdicts, calls)
+}
+
+/// What one back-end says of some names together.
+type Described<'n, 's> = (&'n [&'s str], Result<Vec<Option<Description>>, BackendError>);
+
+/// Describes names in one call, and each by itself where one of them spoils it: a refusal for one secret says nothing of
+/// the others.
+async fn describe<'n, 's>(
+    resolver: &Arc<Resolver>,
+    backend: usize,
+    names: &'n [&'s str],
+    calls: &mut u64,
+) -> Vec<Described<'n, 's>> {
+    *calls += 1;
+    let described = resolver.describe(backend, names, resolver.scopes()).await;
+    let is_of_one = |error: &BackendError| error.is_authoritative() || matches!(error, BackendError::Unusable { .. });
+    if names.len() < 2 || !described.as_ref().is_err_and(is_of_one) {
+        return vec![(names, described)];
+    }
+    *calls += names.len() as u64;
+    let one = |name| async move { (name, resolver.describe(backend, name, resolver.scopes()).await) };
+    join_all(names.chunks(1).map(one)).await
 }
 
 fn means_absent(denied_means_absent: bool, error: &BackendError) -> bool {
@@ -225,4 +249,4 @@ fn answer(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,10 +12,19 @@ fn peer() -> Peer {
 }
 
 async fn run(resolver: &Arc<Resolver>, references: &[&str], level: ValidationLevel) -> CheckReply {
+    let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
+    run_as_agent(resolver, &references, level).await
+}
+
+/// Checks as the agent's own uid, which may read everything; for the tests of back-ends too.
+pub(crate) async fn run_as_agent(
+    resolver: &Arc<Resolver>,
+    references: &[String],
+    level: ValidationLevel,
+) -> CheckReply {
     let access = Access::new(7, Vec::new(), vec![("agent".to_owned(), None)]);
     let viewer = access.viewer(&peer(), "agent").expect("own uid");
-    let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
-    check(resolver, &viewer, &references, level, false).await
+    check(resolver, &viewer, references, level, false).await
 }
 
 fn statuses(reply: &CheckReply) -> Vec<CheckStatus> {
@@ -49,6 +58,18 @@ async fn what_no_secret_or_key_can_be_called_is_invalid_without_a_call() {
     let longest = format!("{{{{{}.b}}}}", "ü".repeat(255));
     let reply = run(&resolver, &[&longest, "{{a.b\u{1b}}}"], ValidationLevel::SecretAndKeyExists).await;
     assert_eq!(statuses(&reply), [CheckStatus::SecretMissing, CheckStatus::SecretMissing]);
+}
+
+#[tokio::test]
+async fn a_refusal_for_one_secret_says_nothing_of_the_others() {
+    let store = Arc::new(FakeBackend::new().with("a", &[("k", "v")]).with("b", &[("k", "v")]));
+    store.fail_name("b", FakeBackend::denied());
+    let references = ["{{a.k}}", "{{b.k}}", "{{c.k}}"];
+    for level in [ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
+        let reply = run(&resolver(&[("store", &store)]), &references, level).await;
+        let expected = [CheckStatus::Ok, CheckStatus::NotPermitted, CheckStatus::SecretMissing];
+        assert_eq!(statuses(&reply), expected, "{level:?}");
+    }
 }
 
 #[tokio::test]
