@@ -296,7 +296,7 @@ mod tests {
             assert_eq!(shown(layout, text("hunter2")), Err(PayloadError::NotJson));
             assert_eq!(shown(layout, Payload::Bytes(SecretValue::new(b"{}".to_vec()))), Err(PayloadError::Binary));
         }
-        assert_eq!(shown(&plain(""), text(r#"{"a": 1, "b": [true], "c": null}"#)), ok("a=1;b=[true];"));
+        assert_eq!(shown(&plain(""), text(r#"{"a": 1, "b": [true], "c": null}"#)), ok("a=1;b=[true];c=null;"));
         for whole in ["hunter2", "", "[1]", "\"x\"", "null", "{\"a\": ", " line\n"] {
             assert_eq!(shown(&plain(""), text(whole)), Ok(format!("value={whole};")));
         }

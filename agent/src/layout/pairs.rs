@@ -24,7 +24,7 @@ pub(crate) fn strings(text: &[u8]) -> Result<SecretValues, PairsError> {
     object::<Text>(text)
 }
 
-/// Reads an object of anything: a string is itself, a `null` is no pair, and everything else is its JSON text as it stands.
+/// Reads an object of anything: a string is itself, and everything else, `null` too, is its JSON text as it stands.
 pub(crate) fn anything(text: &[u8]) -> Result<SecretValues, PairsError> {
     object::<Anything>(text)
 }
@@ -114,25 +114,24 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A string, or the JSON text of anything else; `None` for `null`.
-struct Anything(Option<SecretValue>);
+/// A string, or the JSON text of anything else.
+struct Anything(SecretValue);
 
 impl Member<'_> for Anything {
     fn into_value(self) -> Option<SecretValue> {
-        self.0
+        Some(self.0)
     }
 }
 
 impl<'de> Deserialize<'de> for Anything {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        match raw.as_bytes().first() {
-            Some(b'"' | b'n') => {
-                // serde_json's message is dropped by the caller.
-                serde_json::from_str::<Text>(raw).map(|text| Self(text.0)).map_err(|_| de::Error::custom("no text"))
-            }
-            _ => Ok(Self(Some(SecretValue::copy_of(raw.as_bytes())))),
+        if !raw.starts_with('"') {
+            return Ok(Self(SecretValue::copy_of(raw.as_bytes())));
         }
+        // The parser's message is dropped by the caller, too.
+        let text = serde_json::from_str::<Text>(raw).map_err(|_| de::Error::custom("no text"))?;
+        text.0.map(Self).ok_or_else(|| de::Error::custom("no text"))
     }
 }
 
@@ -165,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_no_string_is_its_json_text() {
         let text = r#"{"n": 1.50, "big": 123456789012345678901234567890, "t": true, "o": {"x": [1, "y"]}, "z": null, "s": "a\nb"}"#;
-        let expected = "big=123456789012345678901234567890;n=1.50;o={\"x\": [1, \"y\"]};s=a\nb;t=true;";
+        let expected = "big=123456789012345678901234567890;n=1.50;o={\"x\": [1, \"y\"]};s=a\nb;t=true;z=null;";
         assert_eq!(shown(anything(text.as_bytes())), Ok(expected.to_owned()));
         assert!(anything(b"[1]").is_err());
         assert!(anything(br#"{"a": "\ud800"}"#).is_err());

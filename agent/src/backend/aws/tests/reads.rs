@@ -52,7 +52,8 @@ async fn every_layout_is_read(url: &str) {
     owner.put_bytes("app/bytes", &[0, 159, 146, 150]).await;
     let app = reader(url, plain("app/"));
     assert_eq!(pairs(&*app, "text").await, [pair("value", "hunter2\n")]);
-    let expected = [pair("list", r#"[1, "a"]"#), pair("on", "true"), pair("port", "5432"), pair("s", "x")];
+    let list = pair("list", r#"[1, "a"]"#);
+    let expected = [list, pair("no", "null"), pair("on", "true"), pair("port", "5432"), pair("s", "x")];
     assert_eq!(pairs(&*app, "json").await, expected);
     assert_eq!(pairs(&*app, "list").await, [pair("value", "[1]")]);
     let bytes = app.fetch("bytes", Scopes::PublicFirst).await.unwrap_or_else(|error| panic!("{error}"));
