@@ -109,13 +109,17 @@ async fn look_up_all(
                 false
             });
         }
-        if level == ValidationLevel::SecretExists || source.capabilities().keys_without_values {
-            for names in pending.chunks(DESCRIBE_BATCH) {
-                for (names, described) in describe(resolver, backend, names, &mut calls).await {
+        let wants_keys = level == ValidationLevel::SecretAndKeyExists;
+        // What has to be read for the names of its keys.
+        let mut to_read = Vec::new();
+        if !wants_keys || source.capabilities().keys_without_values {
+            for batch in pending.chunks(DESCRIBE_BATCH) {
+                for (names, described) in describe(resolver, backend, batch, &mut calls).await {
                     match described {
                         Ok(descriptions) => {
                             for (name, description) in names.iter().zip(descriptions) {
                                 match description {
+                                    Some(found) if wants_keys && found.keys.is_none() => to_read.push(*name),
                                     Some(found) => {
                                         let verdict = Verdict::Present { backend, keys: found.keys };
                                         verdicts.insert((*name).to_owned(), verdict);
@@ -135,24 +139,25 @@ async fn look_up_all(
                 }
             }
         } else {
-            let want = if no_cache { Want::Reread } else { Want::Confirmed };
-            let selection = Selection { backend: Some(backend), scopes: None };
-            let reads = pending.iter().map(|name| resolver.secret(name, selection, want));
-            for (name, result) in pending.iter().zip(join_all(reads).await) {
-                match result {
-                    Ok(found) => {
-                        calls += found.calls;
-                        let keys = found.hit.cached.secret.keys().map(str::to_owned).collect();
-                        verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
-                    }
-                    Err(miss) => {
-                        calls += miss.calls;
-                        if miss.error == BackendError::NotFound {
-                            remaining.push(*name);
-                        } else {
-                            let verdict = Verdict::Failed { asked: asked.clone(), error: miss.error };
-                            verdicts.insert((*name).to_owned(), verdict);
-                        }
+            to_read.clone_from(&pending);
+        }
+        let want = if no_cache { Want::Reread } else { Want::Confirmed };
+        let selection = Selection { backend: Some(backend), scopes: None };
+        let reads = to_read.iter().map(|name| resolver.secret(name, selection, want));
+        for (name, result) in to_read.iter().zip(join_all(reads).await) {
+            match result {
+                Ok(found) => {
+                    calls += found.calls;
+                    let keys = found.hit.cached.secret.keys().map(str::to_owned).collect();
+                    verdicts.insert((*name).to_owned(), Verdict::Present { backend, keys: Some(keys) });
+                }
+                Err(miss) => {
+                    calls += miss.calls;
+                    if miss.error == BackendError::NotFound {
+                        remaining.push(*name);
+                    } else {
+                        let verdict = Verdict::Failed { asked: asked.clone(), error: miss.error };
+                        verdicts.insert((*name).to_owned(), verdict);
                     }
                 }
             }

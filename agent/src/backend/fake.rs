@@ -41,6 +41,7 @@ struct State {
     fail_always: Option<BackendError>,
     fail_names: HashMap<String, BackendError>,
     values_spoilt: bool,
+    hides_keys: bool,
     fetches: usize,
     describes: usize,
     lists: usize,
@@ -91,6 +92,7 @@ impl FakeBackend {
                 fail_always: None,
                 fail_names: HashMap::new(),
                 values_spoilt: false,
+                hides_keys: false,
                 fetches: 0,
                 describes: 0,
                 lists: 0,
@@ -173,6 +175,12 @@ impl FakeBackend {
     /// Makes `describe` and `list` name keys (or not).
     pub fn keys_without_values(self, yes: bool) -> Self {
         self.state().capabilities.keys_without_values = yes;
+        self
+    }
+
+    /// Has no description name keys, whatever was promised.
+    pub fn hiding_keys(self) -> Self {
+        self.state().hides_keys = true;
         self
     }
 
@@ -351,7 +359,7 @@ impl State {
             }),
             id: Some(entry.id.clone()),
             version: format!("v{}", entry.version),
-            keys: self.capabilities.keys_without_values.then(keys),
+            keys: (self.capabilities.keys_without_values && !self.hides_keys).then(keys),
         }
     }
 

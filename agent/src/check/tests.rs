@@ -109,6 +109,26 @@ async fn where_keys_are_known_without_values_no_value_is_read() {
 }
 
 #[tokio::test]
+async fn where_one_secret_does_not_tell_its_keys_its_values_are_read_once() {
+    let store = Arc::new(FakeBackend::new().keys_without_values(true).with("db", &[("k", "v")]).hiding_keys());
+    let resolver = resolver(&[("store", &store)]);
+    let references = ["{{db.k}}", "{{db.x}}", "{{no.x}}"];
+    let reply = run(&resolver, &references, ValidationLevel::SecretAndKeyExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::Ok, CheckStatus::KeyMissing, CheckStatus::SecretMissing]);
+    assert_eq!((store.value_reads(), store.describes()), (1, 1));
+}
+
+#[tokio::test]
+async fn one_refused_secret_says_nothing_about_the_others() {
+    let store = Arc::new(FakeBackend::new().with("db", &[("k", "v")]).with("vault", &[("k", "v")]));
+    store.fail_name("vault", FakeBackend::denied());
+    let references = ["{{db.k}}", "{{vault.k}}", "{{no.k}}"];
+    let reply = run(&resolver(&[("store", &store)]), &references, ValidationLevel::SecretExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::Ok, CheckStatus::NotPermitted, CheckStatus::SecretMissing]);
+    assert_eq!(store.value_reads(), 0);
+}
+
+#[tokio::test]
 async fn names_are_exact_a_part_of_one_is_no_match() {
     let store = Arc::new(FakeBackend::new().with("prefix_long", &[("k", "v")]));
     for level in [ValidationLevel::SecretExists, ValidationLevel::SecretAndKeyExists] {
