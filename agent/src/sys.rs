@@ -2,6 +2,8 @@
 //! the agent.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "plugin")]
+pub(crate) mod child;
 pub(crate) mod pages;
 #[cfg(feature = "zenml-sql")]
 pub(crate) mod sqlite_memory;

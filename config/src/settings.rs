@@ -484,7 +484,7 @@ pub enum VaultLogin {
 /// `type = "plugin"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginSettings {
-    /// The program, by absolute path, and its arguments.
+    /// The program, by absolute path or by a name that is looked up on `PATH`, and its arguments.
     pub command: Vec<String>,
     /// Variables that are added to its environment.
     pub env: BTreeMap<String, String>,

@@ -13,7 +13,7 @@ pub mod discover;
 pub mod fake;
 #[cfg(test)]
 pub mod faulty;
-#[cfg(any(feature = "local", feature = "vault"))]
+#[cfg(any(feature = "local", feature = "plugin", feature = "vault"))]
 mod fingerprint;
 #[cfg(feature = "http")]
 pub mod http;
@@ -21,6 +21,8 @@ pub mod http;
 pub mod local;
 #[cfg(feature = "vault")]
 pub mod vault;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 #[cfg(feature = "zenml-server")]
 pub mod zenml_server;
 #[cfg(feature = "zenml-sql")]
@@ -380,6 +382,8 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
         BackendKind::Local(local) => local::open(settings, local, max_value),
         #[cfg(feature = "vault")]
         BackendKind::Vault(vault) => vault::open(settings, vault, max_value),
+        #[cfg(feature = "plugin")]
+        BackendKind::Plugin(plugin) => plugin::open(settings, plugin, max_value),
         #[allow(unreachable_patterns, reason = "with every feature on, all types are above")]
         _ => Err(not_built(settings, max_value)),
     }
