@@ -12,7 +12,7 @@ use keyside_protocol::units::Span;
 use crate::exit::Failure;
 
 /// Words of the interface that answer with a clear refusal until they are built.
-const LATER: [&str; 5] = ["stack", "manager", "plugin", "completions", "man"];
+const LATER: [&str; 4] = ["stack", "manager", "completions", "man"];
 
 /// Global options that take a value, for finding the command word behind them.
 const WITH_VALUE: [&str; 6] = ["--config", "--socket", "--log-format", "--color", "--agent-uid", "--agent"];
@@ -221,6 +221,71 @@ Examples:
 
 Needs `admin = true` in a grant; without any grant the agent's own user may.")]
     Purge(PurgeArgs),
+    /// For those who write a plug-in back-end
+    #[cfg(feature = "plugin")]
+    #[command(subcommand, arg_required_else_help = true)]
+    Plugin(PluginCommand),
+}
+
+/// `plugin`.
+#[cfg(feature = "plugin")]
+#[derive(Subcommand, Debug)]
+pub enum PluginCommand {
+    /// Examine a plug-in from the outside: does it keep what docs/plugin-protocol.md promises?
+    ///
+    /// Starts CMD as the agent would, asks it about the secrets it has and about some that it cannot have, many at the
+    /// same time, and prints a line for each promise: passed, failed or skipped. No value is printed.
+    #[command(after_help = "\
+Examples:
+  keyside plugin test -- ./my-plugin --store /etc/my-store
+  keyside plugin test --writes -- python3 plugin.py secrets.json
+  keyside -v plugin test --env STORE_URL=https://store.example.com -- ./my-plugin
+  keyside plugin test --format json -- ./my-plugin | jq '.findings[] | select(.verdict == \"failed\")'
+
+CMD gets PATH, HOME, LANG, LC_ALL, TZ and TMPDIR of this environment and what --env adds, as under the agent.
+With -v its own log lines are shown.
+
+Exit code: 0 when no promise is broken; 1 when one is, or when CMD cannot be run.")]
+    Test(PluginTestArgs),
+}
+
+/// `plugin test`.
+#[cfg(feature = "plugin")]
+#[derive(Args, Debug)]
+pub struct PluginTestArgs {
+    /// Also make a secret `keyside-plugin-test-...`, change it and delete it
+    #[arg(long)]
+    pub writes: bool,
+    /// A variable for CMD; repeat for more
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub env: Vec<(String, String)>,
+    /// How long one answer may take
+    #[arg(long, value_name = "TIME", default_value = "8s")]
+    pub timeout: Span,
+    /// How to print
+    #[arg(long, default_value = "text")]
+    pub format: PluginFormat,
+    /// The plug-in and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `plugin test --format`.
+#[cfg(feature = "plugin")]
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PluginFormat {
+    /// A line a promise.
+    Text,
+    /// One object: `ok` and `findings`.
+    Json,
+}
+
+#[cfg(feature = "plugin")]
+fn assignment(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is not of the form NAME=VALUE"),
+    }
 }
 
 fn uid(text: &str) -> Result<u32, &'static str> {
@@ -422,6 +487,10 @@ pub fn parse(args: &[OsString], color: bool) -> Result<Parsed, Failure> {
             }
         }
         "exec" | "run" | "secret" => parse_ours(&args[..=at], color).map(|parsed| parsed.with(rest.to_vec())),
+        #[cfg(not(feature = "plugin"))]
+        "plugin" => {
+            Err(Failure::usage("this program was built without `plugin`").hint("build it with `--features plugin`"))
+        }
         later if LATER.contains(&later) => {
             // Wrong options before the word are still the first thing to say.
             Err(Failure::not_yet(later).hint("`keyside --help` lists the commands"))

@@ -467,7 +467,7 @@ fn a_wrong_command_line_is_refused_with_a_hint() {
     ] {
         home.keyside(args.iter().copied()).end().expect_complaint(2, &[]);
     }
-    for later in ["stack", "manager", "plugin", "completions", "man"] {
+    for later in ["stack", "manager", "completions", "man"] {
         home.keyside([later, "x"]).end().expect_complaint(2, &[later, "not in this version"]);
     }
     for args in [&["--no-such-flag", "--", "true"][..], &["--mask", "--", "true"], &["--init", "always", "--", "true"]]

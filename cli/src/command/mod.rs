@@ -7,6 +7,8 @@ mod doctor;
 mod exec;
 mod get;
 mod health;
+#[cfg(feature = "plugin")]
+mod plugin;
 mod purge;
 mod quickstart;
 mod ready;
@@ -36,6 +38,8 @@ pub(crate) fn run(cli: &Cli, globals: &Globals, rest: Vec<OsString>) -> Result<E
         Command::Health => health::run(globals),
         Command::Watch(args) => watch::run(globals, args),
         Command::Purge(args) => purge::run(globals, args),
+        #[cfg(feature = "plugin")]
+        Command::Plugin(command) => plugin::run(globals, command),
     };
     exit.map(|exit| exit.code().into())
 }

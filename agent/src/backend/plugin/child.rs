@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -48,7 +48,12 @@ pub(super) struct Launch {
 pub(super) struct Running {
     /// Our side of its pipes.
     pub conversation: Conversation,
-    _wanted: oneshot::Sender<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.conversation.close();
+    }
 }
 
 /// Counts the processes that have not been reaped yet.
@@ -74,15 +79,14 @@ impl Launch {
         let reader =
             tokio::spawn(conversation::read(Arc::clone(&table), self.backend.clone(), stdout, self.longest_line));
         let logger = tokio::spawn(stderr::log(self.backend.clone(), stderr));
-        let (wanted, unwanted) = oneshot::channel();
         let process = Process { backend: self.backend.clone(), child, pid, exit, table, writer, reader, logger };
         living.send_modify(|living| *living += 1);
         let reaped = Reaped(Arc::clone(living));
         tokio::spawn(async move {
-            process.keep(unwanted).await;
+            process.keep().await;
             drop(reaped);
         });
-        Ok(Running { conversation, _wanted: wanted })
+        Ok(Running { conversation })
     }
 
     fn command(&self) -> std::io::Result<Command> {
@@ -127,13 +131,12 @@ struct Process {
 }
 
 impl Process {
-    /// Waits until it ends, has to end or is wanted no more, and sees to it that it is gone.
-    async fn keep(mut self, unwanted: oneshot::Receiver<()>) {
+    /// Waits until it ends or the conversation is over, and sees to it that it is gone.
+    async fn keep(mut self) {
         let closed = tokio::select! {
             _ = self.exit.readable() => None,
-            () = self.table.until_over() => Some("it broke the protocol"),
-            // No message: the other end is dropped.
-            _ = unwanted => Some("it is being ended"),
+            // Why, the table knows: it broke the protocol, or nobody wants it any more.
+            () = self.table.until_over() => Some(""),
             _ = &mut self.reader => Some("it closed its standard output"),
             _ = &mut self.writer => Some("it closed its standard input"),
         };

@@ -54,6 +54,7 @@ pub(super) fn shown(name: &str) -> String {
     format!("`{}`", super::super::reply::words(name, 60))
 }
 
+/// The fields of a request for one secret.
 fn about(name: &str, scopes: Scopes) -> Params {
     Params::new().text("name", name).scopes(scopes)
 }
@@ -89,7 +90,7 @@ impl Examiner {
             0 => String::new(),
             _ => format!("; {unversioned} without a version: changes are noticed only by reading"),
         };
-        let what = format!("{} secrets{note}", listed.len());
+        let what = format!("{}{note}", count(listed.len()));
         Ok((listed, what))
     }
 
@@ -143,7 +144,7 @@ impl Examiner {
                 return broken(format!("`list` and `describe` tell a different `{field}` of {}", one.shown()));
             }
         }
-        Ok(format!("{} secrets, as listed", sample.len()))
+        Ok(format!("{}, as listed", count(sample.len())))
     }
 
     pub(super) async fn fetch(&mut self, listed: &[Listed]) -> Look {
@@ -171,9 +172,9 @@ impl Examiner {
         }
         match (read, denied) {
             (0, 0) => unseen("there is no secret to fetch"),
-            (0, denied) => unseen(format!("all {denied} secrets are denied")),
-            (read, 0) => Ok(format!("{read} secrets, as listed")),
-            (read, denied) => Ok(format!("{read} secrets, as listed; {denied} denied")),
+            (0, denied) => unseen(format!("{}, all denied", count(denied))),
+            (read, 0) => Ok(format!("{}, as listed", count(read))),
+            (read, denied) => Ok(format!("{}, as listed; {denied} denied", count(read))),
         }
     }
 
@@ -227,7 +228,7 @@ impl Examiner {
                 }
             }
         }
-        Ok(format!("{} secrets are found in their own scope alone", lone.len()))
+        Ok(format!("{}, found in the own scope alone", count(lone.len())))
     }
 
     pub(super) async fn unknown_method(&mut self) -> Look {
@@ -303,6 +304,10 @@ impl Examiner {
             None => Ok("another process lists the same versions".into()),
         }
     }
+}
+
+fn count(secrets: usize) -> String {
+    if secrets == 1 { "1 secret".to_owned() } else { format!("{secrets} secrets") }
 }
 
 fn clone_of(described: &Described) -> Described {

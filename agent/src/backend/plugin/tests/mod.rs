@@ -1,5 +1,6 @@
 //! The back-end on plug-ins that behave, and on those that do not.
 
+mod conformance;
 mod contract;
 mod faults;
 mod process;
@@ -55,17 +56,18 @@ fn plugin_of(command: Vec<String>, max_value: u64) -> Plugin {
     plugin_within(command, max_value, TIMEOUT)
 }
 
-/// A plug-in that is a few lines of shell. `$greet` in it answers `initialize`; `answer TEXT` reads one request and
-/// answers it with TEXT, in which `ID` stands for its id.
+/// A plug-in that is a few lines of shell. `greet` in it answers `initialize`; `next` reads a request into `$line` and
+/// `$id`, or ends; `reply TEXT` answers it; `answer TEXT` does both.
 fn shell_within(script: &str, timeout: Duration) -> Plugin {
-    let prelude = r#"
-        next() { IFS= read -r line || exit 0; id=${line#'{"id":'}; id=${id%%,*}; }
-        reply() { printf '{"id":%s,%s}\n' "$id" "$1"; }
-        answer() { next; reply "$1"; }
-        greet() { answer '"result":{"protocol":1}'; }
-    "#;
-    plugin_within(vec!["/bin/sh".into(), "-c".into(), format!("{prelude}\n{script}")], 1 << 20, timeout)
+    plugin_within(vec!["/bin/sh".into(), "-c".into(), format!("{PRELUDE}\n{script}")], 1 << 20, timeout)
 }
+
+const PRELUDE: &str = r#"
+    next() { IFS= read -r line || exit 0; id=${line#'{"id":'}; id=${id%%,*}; }
+    reply() { printf '{"id":%s,%s}\n' "$id" "$1"; }
+    answer() { next; reply "$1"; }
+    greet() { answer '"result":{"protocol":1}'; }
+"#;
 
 fn shell(script: &str) -> Plugin {
     shell_within(script, TIMEOUT)

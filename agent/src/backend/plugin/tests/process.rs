@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::super::{Backend, Scopes};
 use super::super::Plugin;
-use super::{fetch, settings, shell, shell_within};
+use super::{PRELUDE, fetch, settings, shell, shell_within};
 use keyside_config::settings::BackendKind;
 
 const SERVE: &str = r#"while next; do reply '"result":{"values":{"k":"v"}}'; done"#;
@@ -60,16 +60,7 @@ async fn it_is_given_a_small_environment_and_none_of_our_descriptors() {
         variables.display(),
         descriptors.display()
     );
-    let mut settings = settings(
-        vec![
-            "/bin/sh".into(),
-            "-c".into(),
-            format!(
-                "next() {{ IFS= read -r line || exit 0; id=${{line#'{{\"id\":'}}; id=${{id%%,*}}; }}; reply() {{ printf '{{\"id\":%s,%s}}\\n' \"$id\" \"$1\"; }}; greet() {{ next; reply '\"result\":{{}}'; }}; {script}"
-            ),
-        ],
-        super::TIMEOUT,
-    );
+    let mut settings = settings(vec!["/bin/sh".into(), "-c".into(), format!("{PRELUDE}\n{script}")], super::TIMEOUT);
     let BackendKind::Plugin(plugin) = &mut settings.kind else { unreachable!("made above") };
     plugin.env.insert("STORE".into(), "a b=c".into());
     let BackendKind::Plugin(plugin) = &settings.kind else { unreachable!("made above") };
