@@ -11,7 +11,7 @@ use super::super::BackendError;
 use super::ZenmlSql;
 use super::error::Doing;
 use super::read::dashed;
-use super::sqlite::text;
+use super::tables::has_tables;
 
 /// One component of type `secrets_manager` and flavor `local`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,28 +37,30 @@ impl ZenmlSql {
     /// Returns them by id; none where the tables have no components.
     pub(super) async fn local_managers(&self) -> Result<Vec<LocalManager>, BackendError> {
         let mut reader = self.connections.reader().await?;
+        let connection = &mut reader.connection;
         let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
-        let sql =
-            "SELECT CAST(count(*) AS TEXT) FROM sqlite_master WHERE name IN ('stack_component', 'stack_composition')";
-        let tables = sqlx::query(sql).fetch_all(&mut reader.connection).await.map_err(failure)?;
-        if tables.first().is_none_or(|row| text(row, 0) != "2") {
+        let (component, composition) = ("stack_component", "stack_composition");
+        if !has_tables(connection, &[component, composition]).await.map_err(failure)?.iter().all(|found| *found) {
             return Ok(Vec::new());
         }
-        let sql = "SELECT c.id, c.name, CAST(c.configuration AS TEXT), s.stack_id \
-                   FROM stack_component c LEFT JOIN stack_composition s ON s.component_id = c.id \
-                   WHERE c.type = 'secrets_manager' AND c.flavor = 'local' LIMIT 10000";
-        let rows = sqlx::query(sql).fetch_all(&mut reader.connection).await.map_err(failure)?;
+        let configured = connection.dialect().text("c.configuration");
+        let sql = format!(
+            "SELECT c.id, c.name, {configured}, s.stack_id \
+             FROM {component} c LEFT JOIN {composition} s ON s.component_id = c.id \
+             WHERE c.type = 'secrets_manager' AND c.flavor = 'local' LIMIT 10000"
+        );
+        let rows = connection.rows_once(&sql, &[]).await.map_err(failure)?;
         self.connections.keep(reader).await;
         let mut managers: BTreeMap<String, LocalManager> = BTreeMap::new();
         for row in &rows {
-            let id = dashed(&text(row, 0));
+            let id = dashed(&row.text(0));
             let manager = managers.entry(id.clone()).or_insert_with(|| LocalManager {
                 id,
-                name: text(row, 1),
-                secrets_file: configuration(&text(row, 2)).secrets_file.unwrap_or_default(),
+                name: row.text(1),
+                secrets_file: configuration(&row.text(2)).secrets_file.unwrap_or_default(),
                 stacks: Vec::new(),
             });
-            let stack = text(row, 3);
+            let stack = row.text(3);
             if !stack.is_empty() {
                 manager.stacks.push(dashed(&stack));
             }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection as _};
 
 use super::super::BackendError;
+use super::connection::Connection;
 use super::era::Era;
 use super::error::{Doing, Place, inspect};
-use super::read::columns;
+use super::tables::Tables;
+use super::timestamp;
 use super::write::new_id;
-use super::{sqlite, timestamp};
 use crate::sys::sqlite_memory::wipe_freed_sqlite_memory;
 
 /// Column for column what ZenML 0.98 makes.
@@ -76,7 +77,7 @@ CREATE UNIQUE INDEX ix_secret_resource_resource_id_resource_type_secret_id
 ///
 /// It is not a whole ZenML data base: ZenML itself cannot be pointed at it.
 pub async fn create_store(path: &Path) -> Result<(), BackendError> {
-    let place = Place { backend: "store".into(), path: path.to_owned() };
+    let place = Place::of_file("store", path);
     if fs::symlink_metadata(path).is_ok() {
         return check_store(&place).await;
     }
@@ -132,26 +133,26 @@ async fn make(place: &Place, draft: &Path) -> Result<(), BackendError> {
 }
 
 async fn check_store(place: &Place) -> Result<(), BackendError> {
-    inspect(&place.path).map_err(|fault| place.file_fault(fault))?;
+    inspect(place.path()).map_err(|fault| place.file_fault(fault))?;
     let failure = |error: sqlx::Error| place.failure(Doing::Reading, &error);
-    let options = SqliteConnectOptions::new().filename(&place.path).read_only(true);
+    let options = SqliteConnectOptions::new().filename(place.path()).read_only(true);
     let options = options.busy_timeout(Duration::from_secs(5)).disable_statement_logging();
-    let mut connection = options.connect().await.map_err(failure)?;
+    let mut connection = Connection::Sqlite(options.connect().await.map_err(failure)?);
     let found = check_tables(place, &mut connection).await;
-    let _ = connection.close().await;
+    connection.close().await;
     found
 }
 
-async fn check_tables(place: &Place, connection: &mut SqliteConnection) -> Result<(), BackendError> {
+async fn check_tables(place: &Place, connection: &mut Connection) -> Result<(), BackendError> {
     let failure = |error: sqlx::Error| place.failure(Doing::Reading, &error);
-    let (secret, user) = columns(connection).await.map_err(failure)?;
+    let tables = Tables::of(connection).await.map_err(failure)?;
     let hint = || "move it away, or use another folder".to_owned();
-    match Era::of(&secret) {
-        Some(Era::D { .. }) if !user.is_empty() => {}
+    match Era::of(&tables.secret) {
+        Some(Era::D { .. }) if !tables.user.is_empty() => {}
         _ => return Err(place.identity("is not a secrets store of ZenML 0.80 or later", hint())),
     }
-    let users = sqlx::query("SELECT 1 FROM user LIMIT 1").fetch_all(connection).await.map_err(failure)?;
-    if users.iter().any(|row| sqlite::truth(row, 0)) {
+    let users = connection.rows("SELECT 1 FROM user LIMIT 1", &[]).await.map_err(failure)?;
+    if users.iter().any(|row| row.truth(0)) {
         Ok(())
     } else {
         Err(place.identity("is a secrets store without any user", hint()))

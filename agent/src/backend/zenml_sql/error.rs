@@ -1,4 +1,5 @@
-//! What went wrong, from SQLite's result codes and the state of the file alone; never from a message's text.
+//! What went wrong, from SQLite's result codes and the state of the file alone; never from a message's text. What a server
+//! of MySQL says is in `mysql_error`.
 
 use std::fs;
 use std::io;
@@ -13,7 +14,15 @@ use super::super::{BackendError, WriteError};
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) backend: String,
-    pub(super) path: PathBuf,
+    pub(super) at: At,
+}
+
+/// A file or a server.
+#[derive(Clone)]
+pub(super) enum At {
+    File(PathBuf),
+    /// `mysql://host:port/database`.
+    Server(String),
 }
 
 /// Which file a path names: device and inode.
@@ -93,15 +102,31 @@ pub(super) fn code_of(error: &sqlx::Error) -> Option<i32> {
 }
 
 impl Place {
-    fn transient(&self, what: &str, hint: &str) -> BackendError {
+    /// The place of a file.
+    pub(super) fn of_file(backend: &str, path: &Path) -> Self {
+        Self { backend: backend.to_owned(), at: At::File(path.to_owned()) }
+    }
+
+    /// The file; an empty path for a server, which nobody asks.
+    pub(super) fn path(&self) -> &Path {
+        match &self.at {
+            At::File(path) => path,
+            At::Server(_) => Path::new(""),
+        }
+    }
+
+    pub(super) fn transient(&self, what: &str, hint: &str) -> BackendError {
         BackendError::Transient { what: self.text(what), hint: Some(hint.into()) }
     }
 
-    fn text(&self, what: &str) -> String {
-        format!("back-end `{}`: `{}` {what}", self.backend, self.path.display())
+    pub(super) fn text(&self, what: &str) -> String {
+        match &self.at {
+            At::File(path) => format!("back-end `{}`: `{}` {what}", self.backend, path.display()),
+            At::Server(url) => format!("back-end `{}`: `{url}` {what}", self.backend),
+        }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("check `url` of back-end `{}` (in ZenML's own configuration, the store's URL)", self.backend)
     }
 
@@ -131,11 +156,19 @@ impl Place {
     /// The error for a `secret` table that is absent, or not ZenML's.
     pub(super) fn no_table(&self, absent: bool) -> BackendError {
         let what = if absent { "holds no table `secret`" } else { "holds a table `secret` that is not ZenML's" };
-        self.identity(what, format!("{}; tables of ZenML 0.35 and later are read", self.url()))
+        let rights = match &self.at {
+            At::File(_) => "",
+            // Tables without any right on them are not even listed.
+            At::Server(_) => ", and that the user may select from its tables",
+        };
+        self.identity(what, format!("{}{rights}; tables of ZenML 0.35 and later are read", self.url()))
     }
 
     /// Classifies an error of sqlx.
     pub(super) fn failure(&self, doing: Doing, error: &sqlx::Error) -> BackendError {
+        if let At::Server(_) = &self.at {
+            return self.server_failure(error);
+        }
         match code_of(error) {
             Some(code) => self.code(doing, code),
             None => match error {
@@ -171,7 +204,7 @@ impl Place {
                 "give the agent's user write permission on the file and its directory".into(),
             ),
             (code::CANTOPEN_ISDIR, _) => self.file_fault(FileFault::Directory),
-            (_, code::CANTOPEN) => match inspect(&self.path) {
+            (_, code::CANTOPEN) => match inspect(self.path()) {
                 Err(fault) => self.file_fault(fault),
                 Ok(_) if self.beside("-journal").exists() => {
                     self.transient("was left in the middle of a write, and its journal cannot be read", RECOVER)
@@ -207,6 +240,9 @@ impl Place {
 
     /// Classifies an error while changing the secret `name`.
     pub(super) fn write_failure(&self, name: &str, error: &sqlx::Error) -> WriteError {
+        if let At::Server(_) = &self.at {
+            return self.server_write_failure(name, error);
+        }
         match code_of(error) {
             Some(code::CONSTRAINT_UNIQUE) => WriteError::Exists(format!("a secret `{name}` is there already")),
             // Webhooks refer to their secret by ON DELETE RESTRICT.
@@ -223,7 +259,7 @@ impl Place {
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
+        let mut path = self.path().to_owned().into_os_string();
         path.push(suffix);
         path.into()
     }
@@ -238,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.db");
         fs::write(&path, "x").expect("a file");
-        let place = Place { backend: "store".into(), path };
+        let place = Place::of_file("store", &path);
         let class = |error: &BackendError| match error {
             BackendError::Transient { .. } => "transient",
             BackendError::Identity { .. } => "identity",

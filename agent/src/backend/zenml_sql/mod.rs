@@ -1,31 +1,41 @@
-//! ZenML's own tables in an SQLite file: read beside a live ZenML, and written as ZenML 0.80 and later writes them.
+//! ZenML's own tables in an SQLite file or on a MySQL or MariaDB server: read beside a live ZenML, and written as ZenML
+//! 0.80 and later writes them.
 //!
-//! `era` tells from the columns which ZenML made the table; `sqlite` keeps connections and never a lock between two
-//! statements; `read` and `write` are the statements; `error` turns SQLite's result codes into classes; `create` makes
-//! a new store; `components` finds secrets managers. The encoding of the values is [`crate::layout::zenml`].
+//! `connection` is one connection to either, with what differs between their SQL; `sqlite`, `mysql` and `tls` make and
+//! keep connections, and never a lock between two statements. `tables` and `era` tell from the columns which ZenML made
+//! the tables; `read` and `write` are the statements; `elsewhere` asks for values that lie in another back-end. `error`
+//! and `mysql_error` turn codes into classes; `create` makes a new store; `components` finds secrets managers. The
+//! encoding of the values is [`crate::layout::zenml`].
 
 mod components;
+mod connection;
+mod connections;
 mod create;
+mod elsewhere;
 mod era;
 mod error;
+mod mysql;
+mod mysql_error;
 mod read;
 mod sqlite;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod tls;
 mod write;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keyside_config::settings::{BackendSettings, ZenmlSqlSettings};
+use keyside_config::settings::{BackendSettings, SqlDatabase, ZenmlSqlSettings};
 use keyside_protocol::value::SecretValues;
 
 pub use self::components::LocalManager;
+use self::connections::Connections;
 pub use self::create::create_store;
-use self::error::Place;
-use self::sqlite::Connections;
+use self::elsewhere::Elsewhere;
+use self::error::{At, Place};
 use self::write::OwnWrites;
 use super::{
     Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Update, WriteBackend, WriteError,
@@ -44,12 +54,27 @@ struct ZenmlSql {
     workspace: Option<String>,
     max_value: u64,
     own_writes: OwnWrites,
+    elsewhere: Elsewhere,
 }
 
-/// Opens the back-end that `settings` and `sql` describe. Touches no file yet: a store may appear later.
+/// Opens the back-end that `settings` and `sql` describe. Touches no file and asks no server yet: a store may appear later.
+///
+/// Errors: `Identity` when the settings cannot work, or the places for its values cannot be opened.
 pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Result<Opened, BackendError> {
-    let store = Arc::new(ZenmlSql::new(settings, sql, max_value));
-    let writer = settings.writable.then(|| Arc::clone(&store) as Arc<dyn WriteBackend>);
+    let holder = |settings: &Option<BackendSettings>| {
+        settings.as_ref().map(|settings| elsewhere::open(settings, max_value)).transpose()
+    };
+    let elsewhere = Elsewhere::new(holder(&sql.values)?, holder(&sql.backup)?, settings.timeout);
+    let is_whole = !elsewhere.is_anywhere();
+    if settings.writable && !is_whole {
+        tracing::warn!(
+            backend = settings.name,
+            hint = "write with ZenML, which keeps both places alike",
+            "it is read-only although `writable` is true: its values, or a backup of them, lie in another back-end"
+        );
+    }
+    let store = Arc::new(ZenmlSql::new(settings, sql, max_value, elsewhere)?);
+    let writer = (settings.writable && is_whole).then(|| Arc::clone(&store) as Arc<dyn WriteBackend>);
     Ok(Opened { reader: store, writer, values: None })
 }
 
@@ -58,21 +83,39 @@ pub async fn local_managers(
     settings: &BackendSettings,
     sql: &ZenmlSqlSettings,
 ) -> Result<Vec<LocalManager>, BackendError> {
-    let store = ZenmlSql::new(settings, sql, 0);
+    let store = ZenmlSql::new(settings, sql, 0, Elsewhere::new(None, None, settings.timeout))?;
     let managers = store.local_managers().await;
     store.connections.close().await;
     managers
 }
 
 impl ZenmlSql {
-    fn new(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Self {
-        let place =
-            Place { backend: settings.name.clone(), path: sql.database.file().map(Path::to_owned).unwrap_or_default() };
-        if !wipe_freed_sqlite_memory() {
-            tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
-        }
-        Self {
-            connections: Connections::new(place.clone(), settings.timeout, settings.parallelism),
+    fn new(
+        settings: &BackendSettings,
+        sql: &ZenmlSqlSettings,
+        max_value: u64,
+        elsewhere: Elsewhere,
+    ) -> Result<Self, BackendError> {
+        let (timeout, parallelism) = (settings.timeout, settings.parallelism);
+        let (place, connections) = match &sql.database {
+            SqlDatabase::Sqlite(path) => {
+                if !wipe_freed_sqlite_memory() {
+                    tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
+                }
+                let place = Place::of_file(&settings.name, path);
+                let connections = sqlite::Connections::new(place.clone(), timeout, parallelism);
+                (place, Connections::Sqlite(connections))
+            }
+            SqlDatabase::Mysql(server) => {
+                let at = At::Server(format!("mysql://{}:{}/{}", server.host, server.port, server.database));
+                let place = Place { backend: settings.name.clone(), at };
+                let connections =
+                    mysql::Connections::new(place.clone(), server, &settings.network, timeout, parallelism)?;
+                (place, Connections::Mysql(Box::new(connections)))
+            }
+        };
+        Ok(Self {
+            connections,
             place,
             key: sql.encryption_key.as_ref().and_then(|key| StoreKey::derive(&key.text)),
             key_origin: sql.encryption_key.as_ref().map_or_else(String::new, |key| key.origin.clone()),
@@ -81,7 +124,8 @@ impl ZenmlSql {
             workspace: sql.workspace.clone(),
             max_value,
             own_writes: OwnWrites::default(),
-        }
+            elsewhere,
+        })
     }
 }
 
@@ -106,6 +150,7 @@ impl Backend for ZenmlSql {
 
     async fn close(&self) {
         self.connections.close().await;
+        self.elsewhere.close().await;
     }
 }
 

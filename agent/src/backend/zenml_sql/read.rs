@@ -1,16 +1,19 @@
 //! Reading: single short statements, none inside a transaction, values only where they are wanted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use keyside_protocol::json::{SecretBuffer, push_string};
+use keyside_protocol::json::SecretBuffer;
 use keyside_protocol::value::SecretValues;
-use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use tokio::time::{Duration, sleep};
 
 use super::super::{BackendError, Description, Scope, Scopes, Secret};
-use super::era::{Columns, Era};
+use super::connection::{Bound, Connection, Dialect, Record, VALUES};
+use super::connections::Reader;
+use super::elsewhere::{self, Found};
+use super::era::Era;
 use super::error::Doing;
-use super::sqlite::{NAMES_PER_STATEMENT, PAGE_ROWS, text, truth};
+use super::sqlite::NAMES_PER_STATEMENT;
+use super::tables::Tables;
 use super::{ZenmlSql, timestamp};
 use crate::layout::zenml::{DecodeError, decode};
 
@@ -41,6 +44,12 @@ pub(super) struct View {
     pub(super) user: Option<String>,
     /// Before 0.80.
     pub(super) workspace: Option<String>,
+    /// Whether the column of names holds every character.
+    pub(super) wide_names: bool,
+    /// Whether timestamps have whole seconds only: two changes within one then look alike.
+    pub(super) whole_seconds: bool,
+    /// Whether rows are read in order to be written.
+    pub(super) for_update: bool,
 }
 
 /// One secret without its values.
@@ -56,14 +65,11 @@ pub(super) struct Row {
     pub(super) empty: bool,
 }
 
-/// What the rows are chosen by, as SQL.
-enum Filter<'a> {
-    /// `?3` is a JSON array of names.
-    Names(&'a str),
-    /// Rows with `?4 < id <= ?5`.
-    Page(&'a str, &'a str),
-    /// Both.
-    NamesInPage(&'a str, &'a str, &'a str),
+/// What the rows are chosen by: names, ids after the first and up to the second, or both.
+#[derive(Default, Clone, Copy)]
+struct Filter<'a> {
+    names: Option<&'a [&'a str]>,
+    page: Option<(&'a str, &'a str)>,
 }
 
 impl Row {
@@ -98,54 +104,105 @@ pub(super) fn being_written(backend: &str, name: &str) -> BackendError {
 impl ZenmlSql {
     pub(super) async fn read_secret(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {
         let mut reader = self.connections.reader().await?;
-        let secret = self.read_secret_with(&mut reader.connection, name, scopes).await;
+        let secret = self.read_secret_with(&mut reader, name, scopes).await;
         if matches!(secret, Ok(_) | Err(BackendError::NotFound)) {
             self.connections.keep(reader).await;
         }
         secret
     }
 
-    async fn read_secret_with(
-        &self,
-        connection: &mut SqliteConnection,
-        name: &str,
-        scopes: Scopes,
-    ) -> Result<Secret, BackendError> {
+    async fn read_secret_with(&self, reader: &mut Reader, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {
+        let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
         let mut settled = false;
         for _ in 0..ATTEMPTS {
+            let connection = &mut reader.connection;
             let view = self.view(connection).await?;
-            let found = self.rows_named(connection, &view, &[name]).await;
-            let found = found.map_err(|error| self.place.failure(Doing::Reading, &error))?;
+            let found = self.rows_named(connection, &view, &[name]).await.map_err(failure)?;
             let Some(row) = choose(&found, name, scopes) else { return Err(BackendError::NotFound) };
-            let stored = stored_values(connection, &view, &row.id).await;
-            let stored = stored.map_err(|error| self.place.failure(Doing::Reading, &error))?;
+            let stored = if self.elsewhere.holds_values() {
+                self.refuse_older_era(&view)?;
+                row_with(connection, &view, &row.id).await.map(|row| row.map(|row| (row, Stored::Nothing)))
+            } else {
+                reader.has_seen_values = true;
+                stored_values(connection, &view, &row.id).await
+            };
             // Renamed, moved to another scope or deleted since: look again.
+            let stored = stored.map_err(failure)?;
             let Some((row, stored)) = stored.filter(|(now, _)| now.name == name && now.scope == row.scope) else {
                 continue;
             };
             let age = timestamp::age(&row.updated).unwrap_or(SETTLE);
-            if age < SETTLE && !settled && !self.own_writes.contains(&row.version()) {
+            let ours = self.own_writes.contains(&row.version());
+            if age < SETTLE && !settled && !ours {
                 settled = true;
                 sleep(SETTLE - age).await;
                 continue;
             }
-            let young = age < DOUBT && !self.own_writes.contains(&row.version());
-            if young && matches!(stored, Stored::Nothing) {
+            let young = age < DOUBT && !ours;
+            let missing = matches!(stored, Stored::Nothing);
+            let found = match self.value_of(connection, &row, stored).await {
                 // ZenML commits a new row before its values.
+                Err(_) if young && missing && !self.elsewhere.holds_values() => None,
+                Err(BackendError::NotFound) if young => None,
+                Err(BackendError::NotFound) => return Err(self.elsewhere.nothing_there(name)),
+                found => Some(found?),
+            };
+            let Some(found) = found else {
                 sleep(CREATION_PAUSE).await;
                 continue;
-            }
-            let values = self.decode_stored(&row, stored)?;
-            self.check_sizes(name, &values)?;
+            };
+            self.check_sizes(name, &found.values)?;
             let mut description = row.describe(view.era);
+            if self.elsewhere.is_anywhere() {
+                self.elsewhere.remember(&dashed(&row.id), found.version.as_deref());
+                self.elsewhere.complete(&mut description);
+            }
             if young {
                 // On a busy machine the values may still be on their way. A version that no listing shows makes change
                 // detection read the row again until it is past doubt.
                 description.version.push(IN_DOUBT);
             }
-            return Ok(Secret { description, values });
+            return Ok(Secret { description, values: found.values });
         }
         Err(being_written(&self.place.backend, name))
+    }
+
+    /// The values of a row: from the tables, or from the place that holds them in their stead; else from the backup.
+    async fn value_of(&self, connection: &mut Connection, row: &Row, stored: Stored) -> Result<Found, BackendError> {
+        if !self.elsewhere.is_anywhere() {
+            return Ok(Found { values: self.decode_stored(row, stored)?, version: None });
+        }
+        let id = dashed(&row.id);
+        let mut deployment = None;
+        let first = if self.elsewhere.holds_values() {
+            let known = deployment.insert(elsewhere::deployment(&self.place, connection).await?);
+            self.elsewhere.values_of(&id, known).await.map(Found::from)
+        } else {
+            self.decode_stored(row, stored).map(|values| Found { values, version: None })
+        };
+        let error = match first {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let deployment = match deployment {
+            Some(deployment) => deployment,
+            None => elsewhere::deployment(&self.place, connection).await?,
+        };
+        self.elsewhere.backup_of(&id, &deployment, error).await.map(Found::from)
+    }
+
+    fn refuse_older_era(&self, view: &View) -> Result<(), BackendError> {
+        if view.era != Era::B {
+            return Ok(());
+        }
+        let backend = &self.place.backend;
+        Err(self.place.identity(
+            "has tables of a ZenML before 0.55, which hold the values themselves or nothing at all",
+            format!(
+                "remove `values` from back-end `{backend}`; a cloud store of that ZenML is a back-end by itself, with \
+                 names and values"
+            ),
+        ))
     }
 
     pub(super) async fn describe_secrets(
@@ -164,7 +221,7 @@ impl ZenmlSql {
         }
         let describe = |name: &&str| {
             let rows = by_name.get(name)?;
-            choose(rows.iter().copied(), name, scopes).map(|row| row.describe(view.era))
+            choose(rows.iter().copied(), name, scopes).map(|row| self.description(row, &view))
         };
         let descriptions = names.iter().map(describe).collect();
         self.connections.keep(reader).await;
@@ -174,7 +231,7 @@ impl ZenmlSql {
     pub(super) async fn list_secrets(&self) -> Result<Vec<Description>, BackendError> {
         let mut reader = self.connections.reader().await?;
         let view = self.view(&mut reader.connection).await?;
-        let rows = pages(&mut reader.connection, &view, None).await;
+        let rows = pages(&mut reader.connection, &view, Filter::default()).await;
         let rows = rows.map_err(|error| self.place.failure(Doing::Reading, &error))?;
         self.connections.keep(reader).await;
         // Where two rows have one name and scope, which only the older tables allow, the one that resolves is listed.
@@ -185,40 +242,43 @@ impl ZenmlSql {
                 *first = row;
             }
         }
-        Ok(oldest.into_values().map(|row| row.describe(view.era)).collect())
+        let listed: Vec<_> = oldest.into_values().map(|row| self.description(row, &view)).collect();
+        self.elsewhere.forget_others(&listed);
+        Ok(listed)
+    }
+
+    fn description(&self, row: &Row, view: &View) -> Description {
+        let mut description = row.describe(view.era);
+        self.elsewhere.complete(&mut description);
+        description
     }
 
     /// Finds out what the tables look like and whom the settings mean, each time anew: a migration or a new user
     /// shows at the next call.
-    pub(super) async fn view(&self, connection: &mut SqliteConnection) -> Result<View, BackendError> {
-        let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
-        let (secret, user) = columns(connection).await.map_err(failure)?;
-        let era = Era::of(&secret).ok_or_else(|| self.place.no_table(secret.is_empty()))?;
+    pub(super) async fn view(&self, connection: &mut Connection) -> Result<View, BackendError> {
+        let tables = Tables::of(connection).await.map_err(|error| self.place.failure(Doing::Reading, &error))?;
+        let era = Era::of(&tables.secret).ok_or_else(|| self.place.no_table(tables.secret.is_empty()))?;
         let user = match &self.user {
-            Some(wanted) => self.find_user(connection, &user, wanted).await?,
+            Some(wanted) => self.find_user(connection, &tables, wanted).await?,
             None => None,
         };
         let workspace = if era.has_workspaces() { Some(self.find_workspace(connection).await?) } else { None };
-        Ok(View { era, user, workspace })
+        let Tables { wide_names, whole_seconds, .. } = tables;
+        Ok(View { era, user, workspace, wide_names, whole_seconds, for_update: false })
     }
 
     async fn find_user(
         &self,
-        connection: &mut SqliteConnection,
-        columns: &Columns,
+        connection: &mut Connection,
+        tables: &Tables,
         wanted: &str,
     ) -> Result<Option<String>, BackendError> {
         // A person and a service account may have one name: the person is meant.
-        let sql = if columns.iter().any(|(name, _)| name == "is_service_account") {
-            "SELECT id FROM user WHERE id = ?1 OR name COLLATE BINARY = ?2 \
-             ORDER BY id = ?1 DESC, is_service_account LIMIT 1"
-        } else {
-            "SELECT id FROM user WHERE id = ?1 OR name COLLATE BINARY = ?2 ORDER BY id = ?1 DESC LIMIT 1"
-        };
-        let rows = sqlx::query(sql).bind(undashed(wanted)).bind(wanted).fetch_all(connection).await;
+        let order = if tables.has_service_accounts() { ", is_service_account" } else { "" };
+        let rows = named_or_numbered(connection, "user", order, wanted).await;
         let rows = rows.map_err(|error| self.place.failure(Doing::Reading, &error))?;
         match rows.first() {
-            Some(row) => Ok(Some(text(row, 0))),
+            Some(row) => Ok(Some(row.text(0))),
             None if self.user_required => Err(self.place.identity(
                 &format!("holds no user `{wanted}`"),
                 format!("set `user` of back-end `{}` to the name or id of a ZenML user", self.place.backend),
@@ -227,52 +287,53 @@ impl ZenmlSql {
         }
     }
 
-    async fn find_workspace(&self, connection: &mut SqliteConnection) -> Result<String, BackendError> {
+    async fn find_workspace(&self, connection: &mut Connection) -> Result<String, BackendError> {
         let hint =
             || format!("set `workspace` of back-end `{}` to the name or id of a ZenML workspace", self.place.backend);
         let rows = match &self.workspace {
-            Some(wanted) => {
-                let sql = "SELECT id, name FROM workspace WHERE id = ?1 OR name COLLATE BINARY = ?2 \
-                           ORDER BY id = ?1 DESC LIMIT 1";
-                sqlx::query(sql).bind(undashed(wanted)).bind(wanted).fetch_all(connection).await
-            }
+            Some(wanted) => named_or_numbered(connection, "workspace", "", wanted).await,
             None => {
                 // `default` first, so that the limit does not hide it.
                 let sql = "SELECT id, name FROM workspace ORDER BY name = 'default' DESC, name LIMIT 20";
-                sqlx::query(sql).fetch_all(connection).await
+                connection.rows(sql, &[]).await
             }
         };
         let rows = rows.map_err(|error| self.place.failure(Doing::Reading, &error))?;
         match (&self.workspace, rows.as_slice()) {
             (Some(wanted), []) => Err(self.place.identity(&format!("holds no workspace `{wanted}`"), hint())),
             (None, []) => Err(self.place.identity("holds no workspace", hint())),
-            (Some(_), [row, ..]) | (None, [row]) => Ok(text(row, 0)),
-            (None, [row, ..]) if text(row, 1) == "default" => Ok(text(row, 0)),
-            (None, rows) => {
-                let names: Vec<_> = rows.iter().map(|row| format!("`{}`", text(row, 1))).collect();
-                let what = format!("holds several workspaces and none is called `default`: {}", names.join(", "));
-                Err(self.place.identity(&what, hint()))
-            }
+            (Some(_), [row, ..]) | (None, [row]) => Ok(row.text(0)),
+            (None, rows) => match rows.iter().find(|row| row.text(1) == "default") {
+                Some(row) => Ok(row.text(0)),
+                None => {
+                    let names: Vec<_> = rows.iter().map(|row| format!("`{}`", row.text(1))).collect();
+                    let what = format!("holds several workspaces and none is called `default`: {}", names.join(", "));
+                    Err(self.place.identity(&what, hint()))
+                }
+            },
         }
     }
 
     /// All visible rows of `names`, in any scope.
     pub(super) async fn rows_named(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         view: &View,
         names: &[&str],
     ) -> Result<Vec<Row>, sqlx::Error> {
         let mut found = Vec::new();
         for names in names.chunks(NAMES_PER_STATEMENT) {
-            let names = json_array(names);
-            if view.era.has_name_index() {
-                found.extend(rows(connection, view, Filter::Names(&names)).await?);
+            let filter = Filter { names: Some(names), page: None };
+            if view.era.has_name_index() || connection.dialect() == Dialect::Mysql {
+                found.extend(rows(connection, view, filter).await?);
             } else {
                 // Without an index the whole table is read, a page at a time so that no lock is long.
-                found.extend(pages(connection, view, Some(&names)).await?);
+                found.extend(pages(connection, view, filter).await?);
             }
         }
+        // A server's own comparison takes upper and lower case, and more, for the same.
+        let names: HashSet<_> = names.iter().copied().collect();
+        found.retain(|row| names.contains(row.name.as_str()));
         Ok(found)
     }
 
@@ -286,7 +347,8 @@ impl ZenmlSql {
             Stored::Nothing => {
                 return Err(unusable(
                     format!("secret `{name}` has no values in this table"),
-                    "ZenML keeps them in another secrets store, or a back-up moved them: `zenml secret restore`",
+                    "ZenML keeps them in another secrets store: configure it as a back-end and name it in `values`; or a \
+                     back-up moved them: `zenml secret restore`",
                 ));
             }
             Stored::TooLarge(bytes) => {
@@ -344,104 +406,130 @@ pub(super) enum Stored {
     TooLarge(i64),
 }
 
-/// The columns of `secret` and of `user`; none where the table is absent.
-pub(super) async fn columns(connection: &mut SqliteConnection) -> Result<(Columns, Columns), sqlx::Error> {
-    let sql = r#"SELECT 'secret', name, "notnull" FROM pragma_table_info('secret')
-                 UNION ALL SELECT 'user', name, "notnull" FROM pragma_table_info('user')"#;
-    let rows = sqlx::query(sql).fetch_all(connection).await?;
-    let of = |table: &str| {
-        let rows = rows.iter().filter(|row| text(row, 0) == table);
-        rows.map(|row| (text(row, 1), truth(row, 2))).collect()
-    };
-    Ok((of("secret"), of("user")))
+/// The rows of a table whose name or id this is, the one with the id first, then in `order`.
+async fn named_or_numbered(
+    connection: &mut Connection,
+    table: &str,
+    order: &str,
+    wanted: &str,
+) -> Result<Vec<Record>, sqlx::Error> {
+    let id = undashed(wanted);
+    // Names are text of any kind there: widened, as few as they are.
+    let name = connection.dialect().name(false);
+    let sql =
+        format!("SELECT id, name FROM {table} WHERE id = ?1 OR {name} = ?2 ORDER BY id = ?1 DESC{order} LIMIT 20");
+    let mut rows = connection.rows(&sql, &[Bound::Text(&id), Bound::Text(wanted)]).await?;
+    rows.retain(|row| row.text(0) == id || row.text(1) == wanted);
+    Ok(rows)
 }
 
 /// Returns the columns of [`Row`] as SQL. Length and NULL come from a row's header: no value is read. (Nor is anything
 /// that stands behind the values in a row, where that can be helped: SQLite would have to walk through them.)
-fn row_columns(era: Era) -> String {
+fn row_columns(era: Era, dialect: Dialect) -> String {
     format!(
-        "id, name, {} AS is_private, CAST(created AS TEXT), CAST(updated AS TEXT), \
-         coalesce(octet_length(\"values\"), 0) = 0 AS empty",
-        era.is_private()
+        "id, name, {} AS is_private, {}, {}, coalesce(octet_length({VALUES}), 0) = 0",
+        era.is_private(),
+        dialect.text("created"),
+        dialect.text("updated"),
     )
 }
 
-fn row_of(row: &sqlx::sqlite::SqliteRow) -> Row {
+fn row_of(row: &Record) -> Row {
     Row {
-        id: text(row, 0),
-        name: text(row, 1),
-        scope: if truth(row, 2) { Scope::Private } else { Scope::Public },
-        created: text(row, 3),
-        updated: text(row, 4),
-        empty: truth(row, 5),
+        id: row.text(0),
+        name: row.text(1),
+        scope: if row.truth(2) { Scope::Private } else { Scope::Public },
+        created: timestamp::whole(row.text(3)),
+        updated: timestamp::whole(row.text(4)),
+        empty: row.truth(5),
     }
 }
 
-async fn rows(connection: &mut SqliteConnection, view: &View, filter: Filter<'_>) -> Result<Vec<Row>, sqlx::Error> {
-    const NAMES: &str = "name COLLATE BINARY IN (SELECT value FROM json_each(?3))";
-    const PAGE: &str = "id > ?4 AND id <= ?5";
-    let (condition, names, after, last) = match filter {
-        Filter::Names(names) => (NAMES.to_owned(), Some(names), None, None),
-        Filter::Page(after, last) => (PAGE.to_owned(), None, Some(after), Some(last)),
-        Filter::NamesInPage(names, after, last) => {
-            (format!("{PAGE} AND {NAMES}"), Some(names), Some(after), Some(last))
-        }
+/// What is bound in every statement on `secret`: user and workspace.
+fn bound(view: &View) -> Vec<Bound<'_>> {
+    vec![Bound::Optional(view.user.as_deref()), Bound::Optional(view.workspace.as_deref())]
+}
+
+async fn rows(connection: &mut Connection, view: &View, filter: Filter<'_>) -> Result<Vec<Row>, sqlx::Error> {
+    let dialect = connection.dialect();
+    let mut bound = bound(view);
+    let mut sql = format!("SELECT {} FROM secret WHERE {}", row_columns(view.era, dialect), view.era.is_visible());
+    if let Some((after, last)) = filter.page {
+        sql.push_str(" AND id > ?3 AND id <= ?4");
+        bound.extend([Bound::Text(after), Bound::Text(last)]);
+    }
+    if let Some(names) = filter.names {
+        let places: Vec<_> = (0..names.len()).map(|name| format!("?{}", bound.len() + 1 + name)).collect();
+        sql.push_str(&format!(" AND {} IN ({})", dialect.name(view.wide_names), places.join(",")));
+        bound.extend(names.iter().map(|name| Bound::Text(name)));
+    }
+    if view.for_update {
+        sql.push_str(dialect.for_update());
+    }
+    // A list of names is of another length each time.
+    let rows = match filter.names {
+        Some([_, _, ..]) => connection.rows_once(&sql, &bound).await?,
+        _ => connection.rows(&sql, &bound).await?,
     };
-    let (columns, visible) = (row_columns(view.era), view.era.is_visible());
-    // Built from constants; everything from outside is bound.
-    let sql = AssertSqlSafe(format!("SELECT {columns} FROM secret WHERE {visible} AND {condition}"));
-    let query = sqlx::query(sql).bind(view.user.as_deref()).bind(view.workspace.as_deref());
-    let rows = query.bind(names).bind(after).bind(last).fetch_all(connection).await?;
     Ok(rows.iter().map(row_of).collect())
 }
 
 /// Reads the whole table a page at a time, in the order of ids: a row that is there from beginning to end is seen
 /// exactly once, whatever else changes.
-async fn pages(connection: &mut SqliteConnection, view: &View, names: Option<&str>) -> Result<Vec<Row>, sqlx::Error> {
+async fn pages(connection: &mut Connection, view: &View, filter: Filter<'_>) -> Result<Vec<Row>, sqlx::Error> {
+    let page_rows = connection.dialect().page_rows();
     let mut found = Vec::new();
     let mut after = String::new();
     loop {
-        let sql = "SELECT max(id) FROM (SELECT id FROM secret WHERE id > ?1 ORDER BY id LIMIT ?2)";
-        let last = sqlx::query(sql).bind(after.as_str()).bind(PAGE_ROWS).fetch_all(&mut *connection).await?;
-        let last = last.first().map(|row| text(row, 0)).unwrap_or_default();
+        let sql = "SELECT max(id) FROM (SELECT id FROM secret WHERE id > ?1 ORDER BY id LIMIT ?2) AS page";
+        let last = connection.rows(sql, &[Bound::Text(&after), Bound::Number(page_rows)]).await?;
+        let last = last.first().map(|row| row.text(0)).unwrap_or_default();
         if last.is_empty() {
             return Ok(found);
         }
-        let filter = match names {
-            Some(names) => Filter::NamesInPage(names, &after, &last),
-            None => Filter::Page(&after, &last),
-        };
-        found.extend(rows(connection, view, filter).await?);
+        found.extend(rows(connection, view, Filter { page: Some((&after, &last)), ..filter }).await?);
         after = last;
     }
 }
 
+/// Reads one row without its values, if it is still visible.
+async fn row_with(connection: &mut Connection, view: &View, id: &str) -> Result<Option<Row>, sqlx::Error> {
+    let columns = row_columns(view.era, connection.dialect());
+    let sql = format!("SELECT {columns} FROM secret WHERE {} AND id = ?3", view.era.is_visible());
+    let mut bound = bound(view);
+    bound.push(Bound::Text(id));
+    let rows = connection.rows(&sql, &bound).await?;
+    Ok(rows.first().map(row_of))
+}
+
 /// Reads one row with its values, if it is still visible.
 pub(super) async fn stored_values(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     view: &View,
     id: &str,
 ) -> Result<Option<(Row, Stored)>, sqlx::Error> {
-    let (columns, visible) = (row_columns(view.era), view.era.is_visible());
-    let sql = AssertSqlSafe(format!(
-        "SELECT {columns}, octet_length(\"values\"), \
-         CASE WHEN octet_length(\"values\") <= ?4 THEN CAST(\"values\" AS BLOB) END \
-         FROM secret WHERE {visible} AND id = ?3"
-    ));
-    let query = sqlx::query(sql).bind(view.user.as_deref()).bind(view.workspace.as_deref());
-    let found = query.bind(id).bind(MAX_STORED).fetch_all(connection).await?;
+    let dialect = connection.dialect();
+    let (columns, visible, bytes) = (row_columns(view.era, dialect), view.era.is_visible(), dialect.bytes(VALUES));
+    let lock = if view.for_update { dialect.for_update() } else { "" };
+    let sql = format!(
+        "SELECT {columns}, octet_length({VALUES}), CASE WHEN octet_length({VALUES}) <= ?4 THEN {bytes} END \
+         FROM secret WHERE {visible} AND id = ?3{lock}"
+    );
+    let mut bound = bound(view);
+    bound.extend([Bound::Text(id), Bound::Number(MAX_STORED)]);
+    let found = connection.rows(&sql, &bound).await?;
     let Some(found) = found.first() else { return Ok(None) };
     let row = row_of(found);
     let stored = if row.empty {
         Stored::Nothing
     } else {
-        match found.try_get_unchecked::<Option<&[u8]>, _>(7)? {
+        match found.bytes(7) {
             Some(bytes) => {
                 let mut buffer = SecretBuffer::with_capacity(bytes.len());
                 buffer.push(bytes);
                 Stored::Bytes(buffer)
             }
-            None => Stored::TooLarge(found.try_get_unchecked(6)?),
+            None => Stored::TooLarge(found.number(6)),
         }
     };
     Ok(Some((row, stored)))
@@ -457,18 +545,6 @@ pub(super) fn choose<'a>(rows: impl IntoIterator<Item = &'a Row>, name: &str, sc
 
 fn age_order(row: &Row) -> (&str, &str) {
     (&row.created, &row.id)
-}
-
-/// Returns a JSON array of names: one bound text for any number of them.
-fn json_array(names: &[&str]) -> String {
-    let mut array = SecretBuffer::with_capacity(names.iter().map(|name| name.len() + 4).sum());
-    for (index, name) in names.iter().enumerate() {
-        array.push(if index == 0 { b"[" } else { b"," });
-        push_string(&mut array, name);
-    }
-    array.push(if names.is_empty() { b"[]" } else { b"]" });
-    // expose: names, no values.
-    String::from_utf8_lossy(array.expose()).into_owned()
 }
 
 /// Returns an id as ZenML shows it: `8-4-4-4-12`. Anything but 32 hexadecimal digits stays as it is.

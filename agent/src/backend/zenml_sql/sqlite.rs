@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection as _, Row as _, SqliteConnection};
 
 use super::super::BackendError;
 use super::error::{Doing, FileFault, FileId, Place, inspect};
@@ -34,7 +34,7 @@ pub(super) struct Connections {
 /// A connection that reads. Dropping it ends it, also in the middle of a statement.
 pub(super) struct Reader {
     pub(super) connection: SqliteConnection,
-    file: FileId,
+    pub(super) file: FileId,
 }
 
 impl Connections {
@@ -74,7 +74,9 @@ impl Connections {
         // In WAL mode a connection keeps a SHARED lock for as long as it is open, which a change of the journal mode
         // and the last writer's clean-up would run into. The mode is in memory by now: this reads no file.
         let mode = sqlx::query("PRAGMA journal_mode").fetch_all(&mut reader.connection).await;
-        let holds_no_lock = mode.is_ok_and(|rows| rows.iter().all(|row| text(row, 0) != "wal"));
+        let holds_no_lock = mode.is_ok_and(|rows| {
+            rows.iter().all(|row| row.try_get_unchecked::<&str, _>(0).is_ok_and(|mode| mode != "wal"))
+        });
         if holds_no_lock
             && let Some(idle) = self.idle().as_mut()
             && idle.len() < self.most_idle
@@ -109,7 +111,7 @@ impl Connections {
         SqliteConnectOptions::new()
             // What SQLite sorts or keeps aside would else go to a file in /tmp.
             .pragma("temp_store", "MEMORY")
-            .filename(&self.place.path)
+            .filename(self.place.path())
             .create_if_missing(false)
             .busy_timeout(self.busy)
             // All rows of a statement fit (two for a name), so that a busy runtime keeps no statement, and no lock,
@@ -122,7 +124,7 @@ impl Connections {
 
     /// Looks at the file on another thread: a hanging network file system must not stop ours.
     async fn inspect(&self) -> Result<Result<FileId, FileFault>, BackendError> {
-        let path = self.place.path.clone();
+        let path = self.place.path().to_owned();
         tokio::task::spawn_blocking(move || inspect(&path)).await.map_err(|_| closed())
     }
 
@@ -133,14 +135,4 @@ impl Connections {
 
 fn closed() -> BackendError {
     BackendError::Transient { what: "the back-end is closed: the agent is stopping".into(), hint: None }
-}
-
-/// Returns a column as text, whatever it was declared as; empty when NULL or not UTF-8.
-pub(super) fn text(row: &SqliteRow, column: usize) -> String {
-    row.try_get_unchecked(column).unwrap_or_default()
-}
-
-/// Returns a column as a truth value; NULL is false.
-pub(super) fn truth(row: &SqliteRow, column: usize) -> bool {
-    row.try_get_unchecked::<i64, _>(column).unwrap_or(0) != 0
 }

@@ -1,4 +1,5 @@
-//! Naive UTC timestamps as ZenML (SQLAlchemy on SQLite) writes them: `YYYY-MM-DD HH:MM:SS.ffffff`.
+//! Naive UTC timestamps as ZenML (SQLAlchemy on SQLite) writes them: `YYYY-MM-DD HH:MM:SS.ffffff`. On MySQL they have
+//! whole seconds; here these have six zeros.
 
 use std::time::Duration;
 
@@ -19,6 +20,29 @@ pub(super) fn now_unlike(before: &str) -> String {
     }
     let later = parse(&now).and_then(|time| time.checked_add(SignedDuration::from_micros(1)).ok());
     later.map_or(now, write)
+}
+
+/// The same for a column of whole seconds, which both then lack a part of.
+pub(super) fn now_in_whole_seconds(before: Option<&str>) -> String {
+    let mut time = whole_second(utc(Timestamp::now()));
+    if before.and_then(parse).is_some_and(|before| before == time) {
+        time = time.checked_add(SignedDuration::from_secs(1)).unwrap_or(time);
+    }
+    write(time)
+}
+
+/// Returns `text` with six digits of a second, where it has none or fewer.
+pub(super) fn whole(text: String) -> String {
+    const LENGTH: usize = "YYYY-MM-DD HH:MM:SS".len();
+    match text.len().checked_sub(LENGTH) {
+        Some(0) if parse(&text).is_some() => text + ".000000",
+        Some(2..7) if text.is_ascii() && parse(&text).is_some() => format!("{text:0<26}"),
+        _ => text,
+    }
+}
+
+fn whole_second(time: DateTime) -> DateTime {
+    DateTime::from_parts(time.date(), jiff::civil::Time::constant(time.hour(), time.minute(), time.second(), 0))
 }
 
 /// Returns how long ago `text` was; `None` when it is no timestamp or lies in the future.
@@ -86,6 +110,25 @@ mod tests {
         check("2026-11-22T19:09:05.905544", None);
         check("1969-12-31 23:59:59.999999", None);
         check("", None);
+    }
+
+    #[test]
+    fn fewer_digits_of_a_second_are_filled_up() {
+        let check = |text: &str, expected: &str| assert_eq!(whole(text.to_owned()), expected);
+        check("2026-11-22 19:09:05", "2026-11-22 19:09:05.000000");
+        check("2026-11-22 19:09:05.9", "2026-11-22 19:09:05.900000");
+        check("2026-11-22 19:09:05.905544", "2026-11-22 19:09:05.905544");
+        check("2026-01-01", "2026-01-01");
+        check("", "");
+        check("no time at all, not", "no time at all, not");
+    }
+
+    #[test]
+    fn two_changes_within_a_second_still_differ() {
+        let now = now_in_whole_seconds(None);
+        assert!(now.ends_with(".000000"), "{now}");
+        let later = now_in_whole_seconds(Some(&now));
+        assert!(later > now && later.ends_with(".000000"), "{now} {later}");
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keyside_protocol::name::{check_key, check_name};
 use keyside_protocol::value::{SecretValue, SecretValues};
-use sqlx::{AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, Transaction};
 use zeroize::Zeroize as _;
 
 use super::super::{BackendError, Description, Scope, Scopes, Update, WriteError};
+use super::connection::{Bound, Connection, Dialect, VALUES};
 use super::error::Doing;
-use super::read::{IN_DOUBT, Row, Stored, View, choose, columns, stored_values};
-use super::sqlite::{text, truth};
+use super::read::{IN_DOUBT, Row, Stored, View, choose, stored_values};
+use super::tables::Tables;
 use super::{ZenmlSql, timestamp};
 use crate::layout::zenml::{EncodeError, NONCE_BYTES, encode};
 
@@ -41,8 +41,16 @@ struct Encoded {
 
 impl Encoded {
     /// The SQL for the column, when `text` is bound as `?1`.
-    fn sql(&self) -> &'static str {
-        if self.as_blob { "CAST(?1 AS BLOB)" } else { "?1" }
+    fn sql(&self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Sqlite if self.as_blob => "CAST(?1 AS BLOB)",
+            // A server makes text of either.
+            _ => "?1",
+        }
+    }
+
+    fn bound(&self) -> Bound<'static> {
+        Bound::Secret(Arc::clone(&self.text))
     }
 }
 
@@ -73,24 +81,28 @@ impl ZenmlSql {
         let keys = keys_of(&values);
         let encoded = self.encode(&values)?;
         let mut connection = self.connections.writer().await?;
-        let mut transaction = self.begin(name, &mut connection).await?;
-        let view = self.writable_view(&mut transaction).await?;
-        let owner = self.new_owner(&mut transaction, &view, scope).await?;
-        self.refuse_clash(&mut transaction, name, scope, &owner, "").await?;
-        let now = timestamp::now();
+        let view = self.begin(name, &mut connection).await?;
+        let owner = self.new_owner(&mut connection, &view, scope).await?;
+        self.refuse_clash(&mut connection, name, scope, &owner, "").await?;
+        let now = if view.whole_seconds { timestamp::now_in_whole_seconds(None) } else { timestamp::now() };
         let row = Row { id: new_id(), name: name.to_owned(), scope, created: now.clone(), updated: now, empty: false };
         let (internal, zero) = if view.era.has_internal() { (", internal", ", 0") } else { ("", "") };
-        let value = encoded.sql();
-        // Built from constants; everything from outside is bound.
-        let sql = AssertSqlSafe(format!(
-            "INSERT INTO secret (\"values\", id, created, updated, name, private, user_id{internal}) \
+        let value = encoded.sql(connection.dialect());
+        let sql = format!(
+            "INSERT INTO secret ({VALUES}, id, created, updated, name, private, user_id{internal}) \
              VALUES ({value}, ?2, ?3, ?3, ?4, ?5, ?6{zero})"
-        ));
-        let query = sqlx::query(sql).persistent(false).bind(Arc::clone(&encoded.text)).bind(&row.id);
-        let query = query.bind(&row.created).bind(&row.name).bind(scope == Scope::Private).bind(owner.as_str());
-        query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
-        self.commit(name, transaction, Some(&row)).await?;
-        close(connection).await;
+        );
+        let bound = [
+            encoded.bound(),
+            Bound::Text(&row.id),
+            Bound::Text(&row.created),
+            Bound::Text(&row.name),
+            Bound::Number(number(scope)),
+            Bound::Text(&owner),
+        ];
+        connection.execute(&sql, &bound).await.map_err(|error| self.place.write_failure(name, &error))?;
+        drop(bound);
+        self.commit(name, connection, &view, Some(&row)).await?;
         Ok(Description { keys: Some(keys), ..row.describe(view.era) })
     }
 
@@ -104,39 +116,45 @@ impl ZenmlSql {
             valid_name(name)?;
         }
         let mut connection = self.connections.writer().await?;
-        let mut transaction = self.begin(name, &mut connection).await?;
-        let view = self.writable_view(&mut transaction).await?;
-        let (row, stored) = self.find(&mut transaction, &view, name, scope, update.if_version.as_deref()).await?;
+        let view = self.begin(name, &mut connection).await?;
+        let (row, stored) = self.find(&mut connection, &view, name, scope, update.if_version.as_deref()).await?;
         let changed = Row {
             id: row.id.clone(),
             name: update.rename.unwrap_or_else(|| name.to_owned()),
             scope: update.scope.unwrap_or(row.scope),
             created: row.created.clone(),
-            updated: timestamp::now_unlike(&row.updated),
+            updated: match view.whole_seconds {
+                true => timestamp::now_in_whole_seconds(Some(&row.updated)),
+                false => timestamp::now_unlike(&row.updated),
+            },
             empty: row.empty && update.values.is_empty(),
         };
         if changed.name != row.name || changed.scope != row.scope {
-            let owner = self.owner(&mut transaction, &row).await?;
+            let owner = self.owner(&mut connection, &row).await?;
             if changed.scope != row.scope {
                 self.refuse_foreign_owner(&view, &row, &owner)?;
             }
-            self.refuse_clash(&mut transaction, &changed.name, changed.scope, &owner, &row.id).await?;
+            self.refuse_clash(&mut connection, &changed.name, changed.scope, &owner, &row.id).await?;
         }
         let sql = "UPDATE secret SET name = ?2, private = ?3, updated = ?4 WHERE id = ?1";
-        let query = sqlx::query(sql).persistent(false).bind(&changed.id).bind(&changed.name);
-        let query = query.bind(changed.scope == Scope::Private).bind(&changed.updated);
-        query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(&changed.name, &error))?;
+        let bound = [
+            Bound::Text(&changed.id),
+            Bound::Text(&changed.name),
+            Bound::Number(number(changed.scope)),
+            Bound::Text(&changed.updated),
+        ];
+        let done = connection.execute(sql, &bound).await;
+        done.map_err(|error| self.place.write_failure(&changed.name, &error))?;
         let mut keys = None;
         if !update.values.is_empty() {
             let values = self.merge(&row, stored, update.values)?;
             keys = Some(keys_of(&values));
             let encoded = self.encode(&values)?;
-            let sql = AssertSqlSafe(format!("UPDATE secret SET \"values\" = {} WHERE id = ?2", encoded.sql()));
-            let query = sqlx::query(sql).persistent(false).bind(Arc::clone(&encoded.text)).bind(&changed.id);
-            query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
+            let sql = format!("UPDATE secret SET {VALUES} = {} WHERE id = ?2", encoded.sql(connection.dialect()));
+            let bound = [encoded.bound(), Bound::Text(&changed.id)];
+            connection.execute(&sql, &bound).await.map_err(|error| self.place.write_failure(name, &error))?;
         }
-        self.commit(name, transaction, Some(&changed)).await?;
-        close(connection).await;
+        self.commit(name, connection, &view, Some(&changed)).await?;
         Ok(Description { keys, ..changed.describe(view.era) })
     }
 
@@ -147,41 +165,19 @@ impl ZenmlSql {
         if_version: Option<&str>,
     ) -> Result<Description, WriteError> {
         let mut connection = self.connections.writer().await?;
-        let mut transaction = self.begin(name, &mut connection).await?;
-        let view = self.writable_view(&mut transaction).await?;
-        let (row, _) = self.find(&mut transaction, &view, name, scope, if_version).await?;
+        let view = self.begin(name, &mut connection).await?;
+        let (row, _) = self.find(&mut connection, &view, name, scope, if_version).await?;
         // The links in `secret_resource` go by the table's own cascade.
-        let query = sqlx::query("DELETE FROM secret WHERE id = ?1").persistent(false).bind(&row.id);
-        query.execute(&mut *transaction).await.map_err(|error| self.place.write_failure(name, &error))?;
-        self.commit(name, transaction, None).await?;
-        close(connection).await;
+        let done = connection.execute("DELETE FROM secret WHERE id = ?1", &[Bound::Text(&row.id)]).await;
+        done.map_err(|error| self.place.write_failure(name, &error))?;
+        self.commit(name, connection, &view, None).await?;
         Ok(row.describe(view.era))
     }
 
-    /// Begins with the write lock in hand: what is read next cannot change before it is written.
-    async fn begin<'a>(
-        &self,
-        name: &str,
-        connection: &'a mut SqliteConnection,
-    ) -> Result<Transaction<'a, Sqlite>, WriteError> {
-        connection.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.place.write_failure(name, &error))
-    }
-
-    async fn commit(
-        &self,
-        name: &str,
-        transaction: Transaction<'_, Sqlite>,
-        written: Option<&Row>,
-    ) -> Result<(), WriteError> {
-        transaction.commit().await.map_err(|error| self.place.write_failure(name, &error))?;
-        if let Some(row) = written {
-            self.own_writes.remember(row.version());
-        }
-        Ok(())
-    }
-
-    async fn writable_view(&self, connection: &mut SqliteConnection) -> Result<View, WriteError> {
-        let view = self.view(connection).await?;
+    /// Begins a transaction, in which what is read cannot change before it is written. Dropping the connection undoes it.
+    async fn begin(&self, name: &str, connection: &mut Connection) -> Result<View, WriteError> {
+        connection.begin().await.map_err(|error| self.place.write_failure(name, &error))?;
+        let view = View { for_update: true, ..self.view(connection).await? };
         if view.era.has_workspaces() {
             return Err(WriteError::Invalid {
                 what: format!("back-end `{}` is read-only: its tables are of a ZenML before 0.80", self.place.backend),
@@ -191,10 +187,26 @@ impl ZenmlSql {
         Ok(view)
     }
 
+    async fn commit(
+        &self,
+        name: &str,
+        mut connection: Connection,
+        view: &View,
+        written: Option<&Row>,
+    ) -> Result<(), WriteError> {
+        connection.commit().await.map_err(|error| self.place.write_failure(name, &error))?;
+        // In whole seconds somebody else's change may look like ours.
+        if let Some(row) = written.filter(|_| !view.whole_seconds) {
+            self.own_writes.remember(row.version());
+        }
+        connection.close().await;
+        Ok(())
+    }
+
     /// The one row that a write means, with its values.
     async fn find(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         view: &View,
         name: &str,
         scope: Option<Scope>,
@@ -222,10 +234,10 @@ impl ZenmlSql {
     }
 
     /// The id of the user that owns a secret.
-    async fn owner(&self, connection: &mut SqliteConnection, row: &Row) -> Result<String, WriteError> {
-        let rows = sqlx::query("SELECT user_id FROM secret WHERE id = ?1").bind(&row.id).fetch_all(connection).await;
+    async fn owner(&self, connection: &mut Connection, row: &Row) -> Result<String, WriteError> {
+        let rows = connection.rows("SELECT user_id FROM secret WHERE id = ?1", &[Bound::Text(&row.id)]).await;
         let rows = rows.map_err(|error| self.place.failure(Doing::Reading, &error))?;
-        Ok(rows.first().map(|row| text(row, 0)).unwrap_or_default())
+        Ok(rows.first().map(|row| row.text(0)).unwrap_or_default())
     }
 
     fn refused(&self, what: &str, hint: String) -> WriteError {
@@ -233,12 +245,7 @@ impl ZenmlSql {
     }
 
     /// The id of the user that will own a new secret.
-    async fn new_owner(
-        &self,
-        connection: &mut SqliteConnection,
-        view: &View,
-        scope: Scope,
-    ) -> Result<String, WriteError> {
+    async fn new_owner(&self, connection: &mut Connection, view: &View, scope: Scope) -> Result<String, WriteError> {
         let hint = format!("set `user` of back-end `{}` to the name or id of a ZenML user", self.place.backend);
         if let Some(user) = &view.user {
             return Ok(user.clone());
@@ -251,16 +258,16 @@ impl ZenmlSql {
             return Err(self.refused(what, hint));
         }
         let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
-        let (_, user) = columns(connection).await.map_err(failure)?;
-        let sql = if user.iter().any(|(name, _)| name == "is_service_account") {
+        let tables = Tables::of(connection).await.map_err(failure)?;
+        let sql = if tables.has_service_accounts() {
             "SELECT id, name = 'default' FROM user WHERE is_service_account = 0 ORDER BY 2 DESC LIMIT 2"
         } else {
             "SELECT id, name = 'default' FROM user ORDER BY 2 DESC LIMIT 2"
         };
-        let rows = sqlx::query(sql).fetch_all(connection).await.map_err(failure)?;
+        let rows = connection.rows(sql, &[]).await.map_err(failure)?;
         match rows.as_slice() {
-            [row] => Ok(text(row, 0)),
-            [row, _] if truth(row, 1) => Ok(text(row, 0)),
+            [row] => Ok(row.text(0)),
+            [row, _] if row.truth(1) => Ok(row.text(0)),
             _ => {
                 let what = "cannot say whose a new secret is: no user is configured, and none is called `default`";
                 Err(self.refused(what, hint))
@@ -272,17 +279,24 @@ impl ZenmlSql {
     /// secrets count.
     async fn refuse_clash(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         name: &str,
         scope: Scope,
         owner: &str,
         except: &str,
     ) -> Result<(), WriteError> {
-        let sql = "SELECT 1 FROM secret WHERE name COLLATE BINARY = ?1 AND id <> ?4 \
-                   AND CASE WHEN ?2 THEN private <> 0 AND user_id = ?3 ELSE private = 0 END LIMIT 1";
         let private = scope == Scope::Private;
-        let rows = sqlx::query(sql).bind(name).bind(private).bind(owner).bind(except).fetch_all(connection).await;
-        if rows.map_err(|error| self.place.failure(Doing::Reading, &error))?.is_empty() {
+        let dialect = connection.dialect();
+        let whose = if private { "private <> 0 AND user_id = ?3" } else { "private = 0" };
+        // As ZenML's own question: whether upper and lower case are the same name, the data base decides.
+        let name_column = if dialect == Dialect::Sqlite { dialect.name(true) } else { "name" };
+        let sql = format!(
+            "SELECT 1 FROM secret WHERE {name_column} = ?1 AND id <> ?2 AND {whose} LIMIT 1{}",
+            dialect.for_update()
+        );
+        let bound = [Bound::Text(name), Bound::Text(except), Bound::Text(owner)];
+        let rows = connection.rows(&sql, &bound[..if private { 3 } else { 2 }]).await;
+        if rows.map_err(|error| self.place.write_failure(name, &error))?.is_empty() {
             return Ok(());
         }
         let scope = if private { "private" } else { "public" };
@@ -358,9 +372,9 @@ impl ZenmlSql {
     }
 }
 
-/// The statement is done; an error in closing changes nothing.
-async fn close(connection: SqliteConnection) {
-    let _ = connection.close().await;
+/// The column `private`.
+fn number(scope: Scope) -> i64 {
+    (scope == Scope::Private).into()
 }
 
 fn valid_name(name: &str) -> Result<(), WriteError> {

@@ -28,7 +28,8 @@ fn open_store(store: &Store) -> super::super::ZenmlSql {
         denied_means_absent: false,
         network: NetworkSettings::default(),
     };
-    super::super::ZenmlSql::new(&settings, &sql, MIB)
+    let elsewhere = super::super::Elsewhere::new(None, None, settings.timeout);
+    super::super::ZenmlSql::new(&settings, &sql, MIB, elsewhere).expect("settings that can work")
 }
 
 const REAL: &str = "zenml-0.43.1-with-local-secrets-manager";

@@ -16,7 +16,7 @@ use keyside_config::settings::{
 };
 use keyside_protocol::value::{SecretValue, SecretValues};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, SqliteConnection};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -107,7 +107,9 @@ impl Store {
     /// The first column of the first row, as text.
     pub(super) async fn ask(&self, sql: &str) -> String {
         let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.other_program().await).await;
-        rows.expect("rows").first().map_or_else(|| "nothing".to_owned(), |row| super::sqlite::text(row, 0))
+        rows.expect("rows")
+            .first()
+            .map_or_else(|| "nothing".to_owned(), |row| row.try_get_unchecked(0).unwrap_or_default())
     }
 }
 
