@@ -413,13 +413,14 @@ async fn named_or_numbered(
     order: &str,
     wanted: &str,
 ) -> Result<Vec<Record>, sqlx::Error> {
-    let id = undashed(wanted);
+    // Only what looks like an id is compared with ids: their column may not be comparable with any other text.
+    let id = Some(undashed(wanted)).filter(|id| is_id(id)).unwrap_or_default();
     // Names are text of any kind there: widened, as few as they are.
     let name = connection.dialect().name(false);
     let sql =
         format!("SELECT id, name FROM {table} WHERE id = ?1 OR {name} = ?2 ORDER BY id = ?1 DESC{order} LIMIT 20");
     let mut rows = connection.rows(&sql, &[Bound::Text(&id), Bound::Text(wanted)]).await?;
-    rows.retain(|row| row.text(0) == id || row.text(1) == wanted);
+    rows.retain(|row| (is_id(&id) && row.text(0) == id) || row.text(1) == wanted);
     Ok(rows)
 }
 
@@ -549,10 +550,14 @@ fn age_order(row: &Row) -> (&str, &str) {
 
 /// Returns an id as ZenML shows it: `8-4-4-4-12`. Anything but 32 hexadecimal digits stays as it is.
 pub(super) fn dashed(id: &str) -> String {
-    if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !is_id(id) {
         return id.to_owned();
     }
     format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..])
+}
+
+fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Returns an id as the tables hold it.

@@ -8,28 +8,11 @@ async fn managers(store: &Store) -> Vec<LocalManager> {
 }
 
 fn open_store(store: &Store) -> super::super::ZenmlSql {
-    let sql = ZenmlSqlSettings {
-        database: SqlDatabase::Sqlite(store.path.clone()),
-        encryption_key: None,
-        user: None,
-        user_required: false,
-        workspace: None,
-        values: None,
-        backup: None,
-    };
-    let settings = BackendSettings {
-        name: "store".into(),
-        kind: BackendKind::Local(keyside_config::settings::LocalSettings { path: "/x".into(), base: "/".into() }),
-        required: true,
-        parallelism: 8,
-        timeout: Duration::from_secs(1),
-        ttl: None,
-        writable: false,
-        denied_means_absent: false,
-        network: NetworkSettings::default(),
-    };
+    let options = Options { user: None, user_required: false, ..Options::default() };
+    let settings = settings_of(SqlDatabase::Sqlite(store.path.clone()), &options);
+    let BackendKind::ZenmlSql(sql) = &settings.kind else { unreachable!("as made above") };
     let elsewhere = super::super::Elsewhere::new(None, None, settings.timeout);
-    super::super::ZenmlSql::new(&settings, &sql, MIB, elsewhere).expect("settings that can work")
+    super::super::ZenmlSql::new(&settings, sql, MIB, elsewhere).expect("settings that can work")
 }
 
 const REAL: &str = "zenml-0.43.1-with-local-secrets-manager";

@@ -1,9 +1,11 @@
 //! The back-end on files that the real ZenML made, and on broken ones.
 
 mod components;
+mod elsewhere;
 mod files;
 mod fixtures;
 mod locks;
+mod mysql;
 mod tables;
 mod writes;
 
@@ -114,13 +116,18 @@ impl Store {
 }
 
 pub(super) fn open_path(path: &Path, options: &Options) -> Opened {
+    let settings = settings_of(SqlDatabase::Sqlite(path.to_owned()), options);
+    super::super::open(&settings, options.max_value).expect("settings that can work")
+}
+
+pub(super) fn settings_of(database: SqlDatabase, options: &Options) -> BackendSettings {
     let key = options.key.map(|text| SecretText {
         text: Zeroizing::new(text.to_owned()),
         origin: "`encryption_key_env` (variable `KEY`)".into(),
         file: None,
     });
     let sql = ZenmlSqlSettings {
-        database: SqlDatabase::Sqlite(path.to_owned()),
+        database,
         encryption_key: key,
         user: options.user.map(str::to_owned),
         user_required: options.user_required,
@@ -128,7 +135,7 @@ pub(super) fn open_path(path: &Path, options: &Options) -> Opened {
         values: None,
         backup: None,
     };
-    let settings = BackendSettings {
+    BackendSettings {
         name: "store".into(),
         kind: BackendKind::ZenmlSql(Box::new(sql)),
         required: true,
@@ -138,8 +145,7 @@ pub(super) fn open_path(path: &Path, options: &Options) -> Opened {
         writable: options.writable,
         denied_means_absent: false,
         network: NetworkSettings::default(),
-    };
-    super::super::open(&settings, options.max_value).expect("settings that can work")
+    }
 }
 
 pub(super) async fn execute(connection: &mut SqliteConnection, sql: &str) {
