@@ -251,6 +251,7 @@ backend_peers=(
     "zenml_043 install-zenml-0.43.sh KEYSIDE_ZENML_043_PYTHON"
     'moto install-moto.sh KEYSIDE_MOTO'
     'ministack install-ministack.sh KEYSIDE_MINISTACK'
+    "mariadb install-mariadb.sh KEYSIDE_MARIADB"
 )
 
 begin_peer_installs() {

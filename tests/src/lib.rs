@@ -12,6 +12,7 @@
 //! * [`agent`]: an agent that is ready, and ended with the scenario.
 //! * [`socket_client`]: bytes to the socket and replies from it.
 //! * [`zenml`]: the real ZenML, one process driven line by line.
+//! * [`mariadb`]: a real MariaDB.
 //! * [`process_memory`]: what stands in the memory of a running process.
 //! * [`containers`]: the project's images, built and run by podman.
 //! * [`eventually`]: waiting without sleeping.
@@ -24,6 +25,7 @@ pub mod canary;
 pub mod containers;
 pub mod eventually;
 pub mod home;
+pub mod mariadb;
 pub mod process_memory;
 pub mod programs;
 pub mod prometheus;

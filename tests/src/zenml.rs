@@ -13,7 +13,7 @@ use crate::programs::package;
 use crate::remark::remark;
 use crate::run::Run;
 
-/// A running ZenML client on a SQLite store that it made itself.
+/// A running ZenML client on a store whose tables it made itself.
 pub struct Zenml {
     child: Child,
     orders: Option<ChildStdin>,
@@ -23,15 +23,21 @@ pub struct Zenml {
 }
 
 impl Zenml {
-    /// Starts ZenML in `home`, with an empty store. None, and a word on stderr, where ZenML is not installed.
+    /// Starts ZenML in `home`, with an empty SQLite store. None, and a word on stderr, where ZenML is not installed.
     pub fn start(home: &Home) -> Option<Self> {
+        Self::start_with(home, &[])
+    }
+
+    /// Starts ZenML in `home` with these variables besides, which may name another store.
+    pub fn start_with(home: &Home, variables: &[(&str, &str)]) -> Option<Self> {
         let python = python()?;
-        let directory = home.join("zenml");
-        let log = home.join("zenml.txt");
+        let directory = home.fresh("zenml");
+        let log = home.fresh("zenml.txt");
         home.holds_values(&directory);
         // What ZenML itself prints is not ours to judge.
         home.holds_values(&log);
-        let mut command = Run::new(home, python)
+        let run = variables.iter().fold(Run::new(home, python), |run, (name, value)| run.env(name, value));
+        let mut command = run
             .arg(package().join("peers/real_zenml.py"))
             .env("ZENML_CONFIG_PATH", &directory)
             .env("ZENML_ANALYTICS_OPT_IN", "false")

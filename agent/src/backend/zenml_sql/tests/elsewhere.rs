@@ -197,7 +197,8 @@ async fn the_backup_is_read_where_the_first_place_fails_or_lacks_the_values() {
     spare.fail(Some(BackendError::Identity { what: "no login".into(), hint: None }));
     assert_eq!(error(&*backend, "db").await, failure);
     // One that hangs leaves the backup its time.
-    (cloud.fail(None), spare.fail(None));
+    cloud.fail(None);
+    spare.fail(None);
     cloud.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
     let fetched = tokio::time::timeout(options.timeout, backend.fetch("db", Scopes::PrivateFirst)).await;
     assert!(fetched.is_ok_and(|fetched| fetched.is_ok()));

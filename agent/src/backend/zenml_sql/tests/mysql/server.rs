@@ -171,7 +171,6 @@ pub(super) fn no_network() -> NetworkSettings {
 }
 
 /// Says what this machine cannot show.
-#[expect(clippy::print_stderr, reason = "whoever runs the tests reads it")]
 pub(super) fn skipped(reason: std::fmt::Arguments<'_>) {
     eprintln!("skipped: {reason}");
 }
