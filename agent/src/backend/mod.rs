@@ -19,10 +19,10 @@ mod fingerprint;
 pub mod http;
 #[cfg(feature = "local")]
 pub mod local;
-#[cfg(feature = "vault")]
-pub mod vault;
 #[cfg(feature = "plugin")]
 pub mod plugin;
+#[cfg(feature = "vault")]
+pub mod vault;
 #[cfg(feature = "zenml-server")]
 pub mod zenml_server;
 #[cfg(feature = "zenml-sql")]

@@ -31,7 +31,11 @@ pub(super) const TYPES: &[TypeSection] = &[
     TypeSection {
         kind: "plugin",
         rows: &[
-            Row("command", "required", "The program, by absolute path or by a name on PATH, and its arguments. No shell reads them"),
+            Row(
+                "command",
+                "required",
+                "The program, by absolute path or by a name on PATH, and its arguments. No shell reads them",
+            ),
             Row(
                 "env",
                 "none",
