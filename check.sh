@@ -252,6 +252,7 @@ backend_peers=(
     'moto install-moto.sh KEYSIDE_MOTO'
     'ministack install-ministack.sh KEYSIDE_MINISTACK'
     "mariadb install-mariadb.sh KEYSIDE_MARIADB"
+    "gcp install-gcp.sh KEYSIDE_GCP_PYTHON"
 )
 
 begin_peer_installs() {

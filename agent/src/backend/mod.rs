@@ -13,8 +13,10 @@ pub mod discover;
 pub mod fake;
 #[cfg(test)]
 pub mod faulty;
-#[cfg(any(feature = "local", feature = "plugin", feature = "vault"))]
+#[cfg(any(feature = "gcp", feature = "local", feature = "plugin", feature = "vault"))]
 mod fingerprint;
+#[cfg(feature = "gcp")]
+pub mod gcp;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "local")]
@@ -106,7 +108,8 @@ pub struct Description {
     pub scope_label: Option<ScopeLabel>,
     /// The back-end's own id; a dashed UUID in ZenML's stores.
     pub id: Option<String>,
-    /// Changes whenever the values change; opaque.
+    /// Changes whenever the values change; opaque. Of a description without values only where
+    /// [`Capabilities::cheap_list`] says so.
     pub version: String,
     /// The keys in byte order where they are known without reading values.
     pub keys: Option<Vec<String>>,
@@ -378,6 +381,8 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
         BackendKind::Aws(aws) => aws::open(settings, aws, max_value),
         #[cfg(feature = "zenml-sql")]
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
+        #[cfg(feature = "gcp")]
+        BackendKind::Gcp(gcp) => gcp::open(settings, gcp, max_value),
         #[cfg(feature = "local")]
         BackendKind::Local(local) => local::open(settings, local, max_value),
         #[cfg(feature = "vault")]

@@ -2,9 +2,11 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "gcp")]
+pub mod gcp;
 #[cfg(feature = "local")]
 pub mod local;
-#[cfg(any(feature = "zenml-sql", feature = "aws"))]
+#[cfg(any(feature = "zenml-sql", feature = "aws", feature = "gcp"))]
 pub(crate) mod pairs;
 #[cfg(feature = "vault")]
 pub mod vault;
