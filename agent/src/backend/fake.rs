@@ -40,6 +40,7 @@ struct State {
     fail_next: VecDeque<BackendError>,
     fail_always: Option<BackendError>,
     fail_names: HashMap<String, BackendError>,
+    keys_hidden: std::collections::BTreeSet<String>,
     values_spoilt: bool,
     hides_keys: bool,
     fetches: usize,
@@ -91,6 +92,7 @@ impl FakeBackend {
                 fail_next: VecDeque::new(),
                 fail_always: None,
                 fail_names: HashMap::new(),
+                keys_hidden: Default::default(),
                 values_spoilt: false,
                 hides_keys: false,
                 fetches: 0,
@@ -228,6 +230,11 @@ impl FakeBackend {
         self.state().fail_names.insert(name.to_owned(), error);
     }
 
+    /// `describe` of `name` tells no keys, whatever the capabilities say.
+    pub fn hide_keys(&self, name: &str) {
+        self.state().keys_hidden.insert(name.to_owned());
+    }
+
     /// Whoever reads the values of any secret fails until [`recover`](Self::recover).
     pub fn spoil_values(&self) {
         self.state().values_spoilt = true;
@@ -360,6 +367,7 @@ impl State {
             id: Some(entry.id.clone()),
             version: format!("v{}", entry.version),
             keys: (self.capabilities.keys_without_values && !self.hides_keys).then(keys),
+            keys: (self.capabilities.keys_without_values && !self.keys_hidden.contains(name)).then(keys),
         }
     }
 

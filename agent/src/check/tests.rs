@@ -217,3 +217,27 @@ async fn what_is_outside_the_grant_is_missing_without_a_call_a_hint_or_a_back_en
     }
     assert_eq!(store.calls(), 0);
 }
+
+#[tokio::test]
+async fn a_refusal_of_one_secret_is_told_of_that_one_alone() {
+    let store = Arc::new(FakeBackend::new().with("a", &[("k", "v")]).with("b", &[("k", "v")]));
+    store.fail_name("b", FakeBackend::denied());
+    let references = ["{{a.k}}", "{{b.k}}", "{{c.k}}"];
+    let reply = run(&resolver(&[("store", &store)]), &references, ValidationLevel::SecretExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::Ok, CheckStatus::NotPermitted, CheckStatus::SecretMissing]);
+    assert_eq!(store.value_reads(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_a_description_does_not_tell_is_looked_for_in_the_values() {
+    let store = FakeBackend::new().keys_without_values(true);
+    let store = Arc::new(store.with("open", &[("k", "v")]).with("shut", &[("k", "v")]));
+    store.hide_keys("shut");
+    let references = ["{{open.k}}", "{{shut.k}}", "{{shut.none}}"];
+    let reply = run(&resolver(&[("store", &store)]), &references, ValidationLevel::SecretAndKeyExists).await;
+    assert_eq!(statuses(&reply), [CheckStatus::Ok, CheckStatus::Ok, CheckStatus::KeyMissing]);
+    assert_eq!(store.value_reads(), 1);
+    let reply = run(&resolver(&[("store", &store)]), &references, ValidationLevel::SecretExists).await;
+    assert!(reply.ok);
+    assert_eq!(store.value_reads(), 1, "existence needs no value");
+}
