@@ -253,6 +253,7 @@ backend_peers=(
     'ministack install-ministack.sh KEYSIDE_MINISTACK'
     "mariadb install-mariadb.sh KEYSIDE_MARIADB"
     "gcp install-gcp.sh KEYSIDE_GCP_PYTHON"
+    'openbao install-openbao.sh KEYSIDE_OPENBAO'
 )
 
 begin_peer_installs() {

@@ -15,15 +15,22 @@ import time
 import urllib.request
 
 place, directory = sys.argv[1:3]
-certificate, key = os.path.join(directory, "tls.crt"), os.path.join(directory, "tls.key")
-subprocess.run(
-    ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    + ["-keyout", key, "-out", certificate, "-subj", "/CN=localhost"]
-    + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-    check=True,
-    stderr=subprocess.DEVNULL,
+authority, certificate, key = (os.path.join(directory, name) for name in ("ca.crt", "tls.crt", "tls.key"))
+NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *arguments], check=True, stderr=subprocess.DEVNULL)
+
+
+authority_key = os.path.join(directory, "ca.key")
+openssl("req", "-x509", *NEW_KEY, "-keyout", authority_key, "-out", authority, "-subj", "/CN=Keyside test authority")
+openssl(
+    *("req", "-x509", *NEW_KEY, "-keyout", key, "-out", certificate, "-subj", "/CN=localhost"),
+    *("-CA", authority, "-CAkey", authority_key, "-addext", "basicConstraints=critical,CA:FALSE"),
+    *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
 )
-context = ssl.create_default_context(cafile=certificate)
+context = ssl.create_default_context(cafile=authority)
 
 
 def free_port():
@@ -83,7 +90,7 @@ try:
     call(url, "PUT", "sys/unseal", {"key": unseal_key})
     while not healthy(url):
         time.sleep(0.1)
-    line = {"url": url, "ca": certificate, "token": keys["root_token"], "unseal_key": unseal_key, "pid": server.pid}
+    line = {"url": url, "ca": authority, "token": keys["root_token"], "unseal_key": unseal_key, "pid": server.pid}
     print(json.dumps(line), flush=True)
     sys.stdin.read()
 finally:

@@ -4,7 +4,7 @@
 //! what came of it, a failure too. A failing login is given a pause that grows, since servers lock out who tries too
 //! often.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -322,9 +322,9 @@ fn same(text: &SecretText) -> Arc<SecretText> {
 }
 
 /// A secret that is read from its file whenever it is needed.
-fn in_file(path: &PathBuf) -> Arc<SecretText> {
+fn in_file(path: &Path) -> Arc<SecretText> {
     let origin = format!("`jwt_file` {}", path.display());
-    Arc::new(SecretText { text: Zeroizing::default(), origin, file: Some(path.clone()) })
+    Arc::new(SecretText { text: Zeroizing::default(), origin, file: Some(path.to_owned()) })
 }
 
 /// Reads a secret as it is now. Files block, and those of a network may for ever: not on the thread that serves.

@@ -1,0 +1,275 @@
+//! What each way to fail is taken for, and how many calls it costs.
+
+use std::time::Duration;
+
+use super::super::super::faulty::{Answer, Faulty, Reply, refused_url};
+use super::*;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Class {
+    NotFound,
+    Denied,
+    Transient,
+    Identity,
+    Unusable,
+}
+
+fn class(error: &BackendError) -> Class {
+    match error {
+        BackendError::NotFound => Class::NotFound,
+        BackendError::Denied { .. } => Class::Denied,
+        BackendError::Transient { .. } => Class::Transient,
+        BackendError::Identity { .. } => Class::Identity,
+        BackendError::Unusable { .. } => Class::Unusable,
+    }
+}
+
+/// Answers the read of `db` so, and everything else as a sound server does.
+async fn check(answer: Answer, expected: Class, calls: usize) -> BackendError {
+    let shown = format!("{answer:?}");
+    let server = Faulty::start(move |request| match request.path() {
+        "/v1/secret/data/db" => answer.clone(),
+        _ => otherwise(request),
+    })
+    .await;
+    let backend = Options { timeout: Duration::from_millis(500), ..Options::at(server.url()) }.reader();
+    let error = failure(&*backend, "db").await;
+    assert_eq!(class(&error), expected, "{shown}: {error}");
+    assert_eq!(server.calls(), calls, "{shown}: {error}: {:?}", server.requests());
+    assert!(!error.to_string().contains(CANARY), "{error}");
+    assert!(!format!("{error:?}").contains(CANARY), "{error:?}");
+    if error != BackendError::NotFound {
+        assert!(error.to_string().contains("`team`"), "it names the back-end: {error}");
+        assert!(error.hint().is_some(), "it says what to try: {error}");
+    }
+    error
+}
+
+#[tokio::test]
+async fn an_absence_is_believed_once_the_mount_is_known() {
+    check(errors(404, ""), Class::NotFound, 2).await;
+    let deleted = r#"{"data": {"data": null, "metadata": {"deletion_time": "2026-01-01T00:00:00Z", "version": 1}}}"#;
+    check(Reply::json(404, deleted).into(), Class::NotFound, 2).await;
+}
+
+#[tokio::test]
+async fn somebody_elses_404_is_no_absence() {
+    check(Reply::bytes(404, "<html>no such page</html>").into(), Class::Transient, 1).await;
+    check(Reply::json(404, "{}").into(), Class::Transient, 1).await;
+    check(Reply::json(404, "").into(), Class::Transient, 1).await;
+    let error = check(errors(404, "no handler for route"), Class::Identity, 1).await;
+    assert!(error.hint().is_some_and(|hint| hint.contains("`mount`")), "{error}");
+    let other = r#"{"data": null, "warnings": ["Invalid path for a versioned K/V secrets engine"]}"#;
+    let error = check(Reply::json(404, other).into(), Class::Identity, 1).await;
+    assert!(error.hint().is_some_and(|hint| hint.contains("`kv`")), "{error}");
+}
+
+#[tokio::test]
+async fn a_refusal_of_one_path_is_the_secrets_own() {
+    let error = check(errors(403, "permission denied"), Class::Denied, 3).await;
+    let hint = error.hint().expect("a hint");
+    assert!(hint.contains(r#"path "secret/data/db" { capabilities = ["read"] }"#), "{hint}");
+}
+
+#[tokio::test]
+async fn what_says_nothing_about_the_secret_is_transient() {
+    for status in [412, 429, 472, 473, 500, 502, 503, 504, 301, 307] {
+        let error = check(errors(status, CANARY), Class::Transient, 1).await;
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+    }
+    let sealed = check(errors(503, "Vault is sealed"), Class::Transient, 1).await;
+    assert!(sealed.to_string().contains("sealed"), "{sealed}");
+    for answer in [
+        Answer::Hang,
+        Answer::HangAfter(Reply::json(200, "{\"data\": {}}"), 3),
+        Answer::Trickle(Reply::json(200, "{\"data\": {}}")),
+        Answer::Truncated(Reply::json(200, "{\"data\": {}}"), 5),
+        Answer::Endless(Reply::json(200, "")),
+        Answer::GzipBomb,
+        Answer::Garbage,
+        Answer::Close,
+    ] {
+        check(answer, Class::Transient, 1).await;
+    }
+    let backend = Options::at(refused_url()).reader();
+    assert_eq!(class(&failure(&*backend, "db").await), Class::Transient);
+}
+
+#[tokio::test]
+async fn a_success_that_is_none_is_transient_and_quoted_nowhere() {
+    for body in [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "<html>canary-4f1d</html>",
+        r#"{"data": null}"#,
+        r#"{"data": {"data": null, "metadata": {"version": 1, "created_time": "t"}}}"#,
+        r#"{"data": {"data": "canary-4f1d", "metadata": {"version": 1, "created_time": "t"}}}"#,
+        r#"{"data": {"data": {"k": "canary-4f1d"}}}"#,
+        r#"{"data": {"data": {"k": "canary-4f1d", "k": "v"}, "metadata": {"version": 1, "created_time": "t"}}}"#,
+        r#"{"data": {"data": {"k": "canary-4f1d"#,
+    ] {
+        check(Reply::json(200, body).into(), Class::Transient, 1).await;
+    }
+    let invalid = b"{\"data\": {\"data\": {\"k\": \"canary-4f1d\xff\"}, \"metadata\": {\"version\": 1, \"created_time\": \"t\"}}}";
+    check(Reply::bytes(200, invalid.to_vec()).into(), Class::Transient, 1).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_as_such_is_a_matter_of_settings() {
+    for status in [400, 401, 405, 407] {
+        check(errors(status, "no"), Class::Identity, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_value_over_the_limit_is_there_and_not_served() {
+    let long = "x".repeat(4097);
+    let error = check(data(&format!(r#"{{"k": "{long}"}}"#)), Class::Unusable, 1).await;
+    assert!(error.to_string().contains("4097") && !error.to_string().contains("xxxx"), "{error}");
+}
+
+#[tokio::test]
+async fn an_engine_of_version_1_is_not_taken_for_an_empty_one_of_version_2() {
+    let server = Faulty::start(|request| match request.path() {
+        "/v1/sys/internal/ui/mounts/secret" => Reply::json(200, r#"{"data": {"type": "kv", "options": null}}"#).into(),
+        _ => otherwise(request),
+    })
+    .await;
+    let error = failure(&*Options::at(server.url()).reader(), "db").await;
+    assert_eq!(class(&error), Class::Identity);
+    assert!(error.to_string().contains("version 1, not version 2"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("`kv`")));
+}
+
+#[tokio::test]
+async fn a_mount_that_is_closed_to_us_altogether_is_a_matter_of_rights_and_no_refusal_of_one_secret() {
+    let server = Faulty::start(|request| match request.path() {
+        "/v1/auth/token/lookup-self" => otherwise(request),
+        _ => errors(403, "permission denied"),
+    })
+    .await;
+    let error = failure(&*Options::at(server.url()).reader(), "db").await;
+    assert_eq!(class(&error), Class::Identity, "{error}");
+    assert!(error.to_string().contains("`secret`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_found_secret_costs_one_call_with_the_headers_that_vault_wants() {
+    let server = Faulty::start(|_| data(r#"{"user": "me", "port": 5432}"#)).await;
+    let options = Options { namespace: Some("/team/a/"), mount: "kv/apps", ..Options::at(server.url()) };
+    let backend = options.reader();
+    assert_eq!(server.calls(), 0, "nothing is asked before it is needed");
+    assert_eq!(fetch(&*backend, "db/main 1%?#").await.expect("found"), pairs(&[("port", "5432"), ("user", "me")]));
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].target, "/v1/kv/apps/data/db/main%201%25%3F%23");
+    let header = |name| requests[0].header(name);
+    assert_eq!(header("x-vault-token"), Some("s.root"));
+    assert_eq!(header("x-vault-namespace"), Some("team/a"));
+    assert_eq!(header("x-vault-request"), Some("true"));
+}
+
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_is_absent_without_a_call() {
+    let server = Faulty::start(|_| data("{}")).await;
+    let backend = Options { layout: plain("app"), ..Options::at(server.url()) }.reader();
+    for name in ["../x", "a/../../x", "a//b", "/a", "a/", ".", ""] {
+        assert_eq!(failure(&*backend, name).await, BackendError::NotFound, "{name}");
+    }
+    assert_eq!(backend.describe(&["../x"], Scopes::PrivateFirst).await, Ok(vec![None]));
+    assert_eq!(server.calls(), 0);
+    // Encoded once: what is an escape in a name is none in the path.
+    assert!(fetch(&*backend, "%2e%2e").await.is_ok());
+    assert_eq!(server.requests()[0].target, "/v1/secret/data/app/%252e%252e");
+}
+
+#[tokio::test]
+async fn existence_and_keys_are_told_without_a_value() {
+    let server = Faulty::start(|request| match request.path() {
+        "/v1/secret/subkeys/db" => Reply::json(
+            200,
+            r#"{"data": {"subkeys": {"b": null, "a": {"x": null}}, "metadata": {"version": 3, "created_time": "t"}}}"#,
+        )
+        .into(),
+        "/v1/secret/subkeys/old" => errors(403, "permission denied"),
+        "/v1/secret/metadata/old" => Reply::json(
+            200,
+            r#"{"data": {"current_version": 2, "versions": {"1": {"created_time": "s"}, "2": {"created_time": "t"}}}}"#,
+        )
+        .into(),
+        "/v1/secret/subkeys/gone" => errors(404, "unsupported path"),
+        "/v1/secret/metadata/gone" => Reply::json(
+            200,
+            r#"{"data": {"current_version": 1,
+                "versions": {"1": {"created_time": "s", "deletion_time": "2026-01-01T00:00:00Z"}}}}"#,
+        )
+        .into(),
+        "/v1/secret/subkeys/later" => errors(404, "unsupported path"),
+        "/v1/secret/metadata/later" => Reply::json(
+            200,
+            r#"{"data": {"current_version": 1,
+                "versions": {"1": {"created_time": "s", "deletion_time": "9999-01-01T00:00:00Z"}}}}"#,
+        )
+        .into(),
+        _ => otherwise(request),
+    })
+    .await;
+    let backend = Options::at(server.url()).reader();
+    let described = backend.describe(&["db", "missing", "old", "gone", "later"], Scopes::PrivateFirst).await;
+    let shown: Vec<_> =
+        described.expect("described").into_iter().map(|one| one.map(|one| (one.name, one.version, one.keys))).collect();
+    let keys = Some(vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(
+        shown,
+        [
+            Some(("db".to_owned(), "3@t".to_owned(), keys)),
+            None,
+            Some(("old".to_owned(), "2@t".to_owned(), None)),
+            None,
+            Some(("later".to_owned(), "1@s".to_owned(), None)),
+        ]
+    );
+    assert_eq!(server.requests().iter().filter(|request| request.path().contains("/data/")).count(), 0);
+}
+
+#[tokio::test]
+async fn version_1_is_listed_to_see_what_is_there() {
+    let server = Faulty::start(|request| match (request.path(), request.query()) {
+        ("/v1/secret/app", "list=true") => Reply::json(200, r#"{"data": {"keys": ["db", "team/"]}}"#).into(),
+        ("/v1/secret/app/team", "list=true") => Reply::json(200, r#"{"data": {"keys": ["db"]}}"#).into(),
+        ("/v1/secret/app/db", "") => Reply::json(200, r#"{"data": {"k": "v"}, "lease_duration": 2764800}"#).into(),
+        ("/v1/sys/internal/ui/mounts/secret", _) => {
+            Reply::json(200, r#"{"data": {"type": "kv", "options": {"version": "1"}}}"#).into()
+        }
+        _ => otherwise(request),
+    })
+    .await;
+    let backend = Options { kv: 1, layout: plain("app"), ..Options::at(server.url()) }.reader();
+    assert!(!backend.capabilities().keys_without_values);
+    let names = ["db", "team/db", "no", "team/no", "none/db", "db"];
+    let described = backend.describe(&names, Scopes::PrivateFirst).await.expect("described");
+    let there: Vec<_> = described.iter().map(|one| one.is_some()).collect();
+    assert_eq!(there, [true, true, false, false, false, true]);
+    let listed: Vec<_> = backend.list().await.expect("listed").into_iter().map(|one| one.name).collect();
+    assert_eq!(listed, ["db", "team/db"]);
+    assert_eq!(server.requests().iter().filter(|request| request.path().ends_with("/db")).count(), 0, "no value read");
+    assert_eq!(fetch(&*backend, "db").await.expect("found"), pairs(&[("k", "v")]));
+    assert_eq!(failure(&*backend, "no").await, BackendError::NotFound);
+}
+
+#[tokio::test]
+async fn a_folder_that_may_not_be_listed_is_no_absence_of_secrets() {
+    let server = Faulty::start(|request| match request.query() {
+        "list=true" => errors(403, "permission denied"),
+        _ => otherwise(request),
+    })
+    .await;
+    for layout in [plain("app"), Layout::Store] {
+        let backend = Options { layout, ..Options::at(server.url()) }.reader();
+        let error = backend.list().await.expect_err("refused");
+        assert_eq!(class(&error), Class::Identity, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(r#"capabilities = ["list"]"#)), "{error}");
+    }
+}
