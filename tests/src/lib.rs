@@ -13,6 +13,7 @@
 //! * [`socket_client`]: bytes to the socket and replies from it.
 //! * [`zenml`]: the real ZenML, one process driven line by line.
 //! * [`mariadb`]: a real MariaDB.
+//! * [`openbao`]: the real OpenBao, a free Vault.
 //! * [`process_memory`]: what stands in the memory of a running process.
 //! * [`containers`]: the project's images, built and run by podman.
 //! * [`eventually`]: waiting without sleeping.
@@ -26,6 +27,7 @@ pub mod containers;
 pub mod eventually;
 pub mod home;
 pub mod mariadb;
+pub mod openbao;
 pub mod process_memory;
 pub mod programs;
 pub mod prometheus;
