@@ -1,6 +1,6 @@
 //! A tree against the schema: what is unknown or wrong becomes a mistake, the rest a layer for figment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value};
@@ -24,6 +24,8 @@ pub(crate) struct Report {
     /// In the order they were found.
     pub(crate) mistakes: Vec<Mistake>,
     places: BTreeMap<Vec<String>, Place>,
+    /// The keys that were written with a wrong value, in whose place a default may stand.
+    wrong: BTreeSet<Vec<String>>,
     /// How many more unknown words get the nearest known one.
     suggestions: usize,
     /// The files that were read or looked for, in that order.
@@ -36,6 +38,7 @@ impl Report {
             file: file.map(Path::to_owned),
             mistakes: Vec::new(),
             places: BTreeMap::new(),
+            wrong: BTreeSet::new(),
             suggestions: MAX_SUGGESTIONS,
             files: Vec::new(),
         }
@@ -58,6 +61,11 @@ impl Report {
     /// Returns where `path` was written, rightly or wrongly.
     pub(crate) fn place(&self, path: &[&str]) -> Option<&Place> {
         self.places.get(&path.iter().map(|&part| part.to_owned()).collect::<Vec<_>>())
+    }
+
+    /// Tells whether `path` was written with a wrong value, which has been reported.
+    pub(crate) fn is_wrong(&self, path: &[&str]) -> bool {
+        self.wrong.contains(&path.iter().map(|&part| part.to_owned()).collect::<Vec<_>>())
     }
 
     /// Tells whether any `[table.NAME]` was written, rightly or wrongly.
@@ -198,11 +206,10 @@ fn keys(table: &'static Table, title: &str, path: &[&str], value: &Placed, repor
                 let what = format!("`{}` in {title} is not supported in this version yet", key.name);
                 check.report.mistake(&entry.place, what);
             }
-            kind => {
-                if let Some(value) = check.value(kind, &entry.value) {
-                    layer.insert(key.name.to_owned(), value);
-                }
-            }
+            kind => match check.value(kind, &entry.value) {
+                Some(value) => drop(layer.insert(key.name.to_owned(), value)),
+                None => drop(report.wrong.insert(path.iter().map(|&part| part.to_owned()).collect())),
+            },
         }
     }
     Some(layer)

@@ -94,6 +94,11 @@ impl<'a> Reader<'a> {
         self.written.text(key)
     }
 
+    /// Returns the word under a key that has a default; `None` where a wrong one was reported.
+    fn word(&self, key: &str) -> Option<&'a str> {
+        if self.report.is_wrong(&["backend", self.name, key]) { None } else { self.text(key) }
+    }
+
     fn owned(&self, key: &str) -> Option<String> {
         self.text(key).map(str::to_owned)
     }
@@ -189,7 +194,8 @@ impl<'a> Reader<'a> {
 
     /// Returns the layout; `namespace` is the key that names a secrets manager's name space.
     fn layout(&mut self, namespace: &str) -> Option<Layout> {
-        let layout = self.text("layout").unwrap_or("store");
+        // What goes with a layout that is wrong cannot be told.
+        let layout = self.word("layout")?;
         let manager: &[&str] = &["scope", "component"];
         match layout {
             "manager" => self.refuse(&["prefix"], "layout \"manager\""),
@@ -207,7 +213,7 @@ impl<'a> Reader<'a> {
     }
 
     fn scope(&mut self, namespace: &str) -> Option<ManagerScope> {
-        let scope = self.text("scope").unwrap_or("none");
+        let scope = self.word("scope")?;
         let unused: &[&str] = match scope {
             "component" => &[namespace],
             "namespace" => &["component"],

@@ -51,7 +51,7 @@ fn mount_of(reader: &mut Reader<'_>, key: &str) -> Option<Option<String>> {
 }
 
 fn login(reader: &mut Reader<'_>) -> Option<VaultLogin> {
-    let auth = reader.text("auth").unwrap_or("token");
+    let auth = reader.word("auth")?;
     let what = format!("login by \"{auth}\"");
     let mut refuse = |keys: &[&[&str]]| reader.refuse(&keys.concat(), &what);
     match auth {
