@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use keyside_protocol::level::{LEVEL_VARIABLE, ValidationLevel};
 
@@ -12,7 +11,7 @@ use crate::environment::Environment;
 use crate::file::{self, MAX_CONFIG_BYTES, ReadError, Trust};
 use crate::meaning;
 use crate::mistake::{ConfigError, Mistake};
-use crate::settings::{BackendKind, BackendSettings, ManagerSearch, NetworkSettings, Settings};
+use crate::settings::{ManagerSearch, Settings};
 use crate::socket;
 use crate::tree::{self, Entry, Node};
 use crate::variables;
@@ -90,17 +89,17 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         (backends, names.collect())
     } else {
         let mut names = vec![ZENML_BACKEND.to_owned()];
-        let found = zenml::find(&request.environment, request.uid);
+        let found = zenml::find(ZENML_BACKEND, &request.environment, request.uid);
         let backends = match found {
             Ok(found) => {
                 sources.extend(found.sources);
-                report.files.extend(found.config_file);
+                report.files.extend(found.files);
                 manager = manager_search(found.local_stores, found.active_stack, written.agent.precedence.as_deref());
                 // Whether there is one shows when the store is asked.
                 names.extend(
                     manager.is_some().then(|| ZENML_MANAGER.to_owned()).filter(|_| written.agent.precedence.is_some()),
                 );
-                vec![zenml_backend(found.store)]
+                vec![found.store]
             }
             Err(mistakes) => {
                 report.mistakes.extend(mistakes);
@@ -202,20 +201,6 @@ fn manager_search(
         local_stores: local_stores?,
         active_stack,
     })
-}
-
-fn zenml_backend(store: crate::settings::ZenmlSqlSettings) -> BackendSettings {
-    BackendSettings {
-        name: ZENML_BACKEND.to_owned(),
-        kind: BackendKind::ZenmlSql(Box::new(store)),
-        required: true,
-        parallelism: 8,
-        timeout: Duration::from_secs(8),
-        ttl: None,
-        writable: false,
-        denied_means_absent: false,
-        network: NetworkSettings::default(),
-    }
 }
 
 fn each_once(mut files: Vec<PathBuf>) -> Vec<PathBuf> {

@@ -155,6 +155,8 @@ pub struct NetworkSettings {
     pub allow_plaintext: bool,
     /// A PEM file of further certificate authorities; absolute.
     pub ca_file: Option<PathBuf>,
+    /// Such authorities as PEM text, from ZenML's own environment.
+    pub ca_text: Option<String>,
     /// The proxy's URL, which may hold its password; `http://` or `https://`.
     pub proxy: Option<Zeroizing<String>>,
     /// Hosts, domains and networks that the proxy is not asked for, separated by commas.

@@ -1,4 +1,4 @@
-//! The URL of a store: only an SQLite file is due.
+//! The URL of a store in an SQLite file.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,11 @@ use std::path::PathBuf;
 /// begin parameters. The error says what is wrong without quoting the URL, which may hold a password.
 pub(crate) fn path_of(url: &str) -> Result<PathBuf, String> {
     const FORM: &str = "write sqlite:// and then the absolute path after one more slash: sqlite:////abs/zenml.db";
-    let later = |what: &str| Err(format!("{what} is not supported in this version yet; {FORM}"));
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(format!("this is no URL; {FORM}"));
     };
-    match scheme {
-        "sqlite" => {}
-        "http" | "https" => return later("a ZenML server (http:// or https://)"),
-        _ if scheme.starts_with("mysql") || scheme.starts_with("mariadb") => return later("a MySQL store (mysql://)"),
-        _ => return Err(format!("the scheme of this URL is not known; {FORM}")),
+    if scheme != "sqlite" {
+        return Err(format!("the scheme of this URL is not known; {FORM}"));
     }
     let path = match rest.strip_prefix('/') {
         Some(path) if path.starts_with('/') => path,
@@ -49,9 +45,6 @@ mod tests {
             ("sqlite:///:memory:", "names no file"),
             ("sqlite:////canary/", "names no file"),
             ("sqlite:////canary.db?mode=ro", "parameters"),
-            ("mysql://root:canary@host/db", "MySQL"),
-            ("mysql+pymysql://root:canary@host/db", "MySQL"),
-            ("https://canary.example.com", "ZenML server"),
             ("postgres://u:canary@h/d", "scheme"),
             ("/canary.db", "no URL"),
             ("", "no URL"),

@@ -111,13 +111,20 @@ pub fn builder(settings: &BackendSettings) -> Result<reqwest::ClientBuilder, Bac
     if let Some(file) = &network.ca_file {
         let shown = file.display();
         let bytes = std::fs::read(file).map_err(|error| wrong(settings, &format!("`ca_file` {shown}: {error}")))?;
-        let certificates = Certificate::from_pem_bundle(&bytes)
-            .ok()
-            .filter(|certificates| !certificates.is_empty())
-            .ok_or_else(|| wrong(settings, &format!("`ca_file` {shown} holds no certificate as PEM")))?;
-        builder = builder.tls_certs_merge(certificates);
+        builder = builder.tls_certs_merge(certificates(&bytes, &format!("`ca_file` {shown}"), settings)?);
+    }
+    if let Some(text) = &network.ca_text {
+        let what = "the text of its certificate authorities";
+        builder = builder.tls_certs_merge(certificates(text.as_bytes(), what, settings)?);
     }
     Ok(builder)
+}
+
+fn certificates(pem: &[u8], what: &str, settings: &BackendSettings) -> Result<Vec<Certificate>, BackendError> {
+    Certificate::from_pem_bundle(pem)
+        .ok()
+        .filter(|certificates| !certificates.is_empty())
+        .ok_or_else(|| wrong(settings, &format!("{what} holds no certificate as PEM")))
 }
 
 /// Marks a header's value as one that no log shows; `None` where the text cannot be one.

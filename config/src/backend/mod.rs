@@ -145,6 +145,7 @@ impl<'a> Reader<'a> {
         NetworkSettings {
             allow_plaintext: written.allow_plaintext,
             ca_file: written.ca_file.as_ref().map(PathBuf::from),
+            ca_text: None,
             proxy: written.proxy.clone().map(Zeroizing::new),
             no_proxy: written.no_proxy.clone(),
         }

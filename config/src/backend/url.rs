@@ -52,6 +52,32 @@ pub(crate) fn store(text: &str) -> Result<Store, String> {
 
 fn server(text: &str) -> Result<Server, String> {
     const FORM: &str = "write mysql://user@host:port/database";
+    let parts = server_parts(text)?;
+    if !parts.parameters.is_empty() {
+        return Err("parameters in this URL are not supported; TLS has `ssl_ca`, `ssl_cert` and `ssl_key`".to_owned());
+    }
+    Ok(Server {
+        user: parts.user.ok_or_else(|| format!("this URL names no user; {FORM}"))?,
+        database: parts.database.ok_or_else(|| format!("this URL names no data base; {FORM}"))?,
+        host: parts.host,
+        port: parts.port,
+        password: parts.password,
+    })
+}
+
+/// What the URL of a server of MySQL holds; ZenML has most of it beside the URL as well.
+pub(crate) struct ServerParts {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Zeroizing<String>>,
+    pub(crate) database: Option<String>,
+    pub(crate) parameters: Vec<(String, Zeroizing<String>)>,
+}
+
+/// Reads the URL of a server of MySQL.
+pub(crate) fn server_parts(text: &str) -> Result<ServerParts, String> {
+    const FORM: &str = "write mysql://user@host:port/database";
     let url = Url::parse(text).map_err(|_| format!("this is no URL of a MySQL server; {FORM}"))?;
     let decoded = |part: &str| {
         percent_decode_str(part)
@@ -61,22 +87,22 @@ fn server(text: &str) -> Result<Server, String> {
     };
     let host =
         url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| format!("this URL names no host; {FORM}"))?;
-    if url.username().is_empty() {
-        return Err(format!("this URL names no user; {FORM}"));
-    }
     let database = decoded(url.path().strip_prefix('/').unwrap_or_default())?;
-    if database.is_empty() || database.contains('/') {
+    if database.contains('/') {
         return Err(format!("this URL names no data base; {FORM}"));
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("parameters in this URL are not supported; TLS has `ssl_ca`, `ssl_cert` and `ssl_key`".to_owned());
+    if url.fragment().is_some() {
+        return Err(format!("this URL has a `#`, which is written %23; {FORM}"));
     }
-    Ok(Server {
+    let user = decoded(url.username())?;
+    let parameters = url.query_pairs().map(|(key, value)| (key.into_owned(), Zeroizing::new(value.into_owned())));
+    Ok(ServerParts {
         host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
         port: url.port().unwrap_or(3306),
-        user: decoded(url.username())?,
+        user: Some(user).filter(|user| !user.is_empty()),
         password: url.password().map(decoded).transpose()?.map(Zeroizing::new),
-        database,
+        database: Some(database).filter(|database| !database.is_empty()),
+        parameters: parameters.collect(),
     })
 }
 
@@ -114,6 +140,16 @@ pub(crate) fn proxy(text: &str) -> Result<(), String> {
         }
         _ => Err("this is no address of a proxy; write http://host:port or https://host:port".to_owned()),
     }
+}
+
+/// Returns the path of a mount of Vault's without slashes around it; `None` when it cannot be one.
+pub(crate) fn mount(text: &str) -> Option<String> {
+    let path = text.trim_matches('/');
+    let is_plain = |part: &str| {
+        !matches!(part, "" | "." | "..")
+            && part.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%\\".contains(&byte))
+    };
+    path.split('/').all(is_plain).then(|| path.to_owned())
 }
 
 fn is_loopback(host: &Host<&str>) -> bool {

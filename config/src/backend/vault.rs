@@ -38,13 +38,8 @@ fn mount(reader: &mut Reader<'_>, key: &str) -> Option<String> {
 #[expect(clippy::option_option, reason = "the outer one is a mistake, the inner one an absence")]
 fn mount_of(reader: &mut Reader<'_>, key: &str) -> Option<Option<String>> {
     let Some(text) = reader.text(key) else { return Some(None) };
-    let path = text.trim_matches('/');
-    let is_plain = |part: &str| {
-        !matches!(part, "" | "." | "..")
-            && part.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%\\".contains(&byte))
-    };
-    if path.split('/').all(is_plain) {
-        return Some(Some(path.to_owned()));
+    if let Some(path) = super::url::mount(text) {
+        return Some(Some(path));
     }
     reader.mistake(key, "is no path of a mount, such as \"secret\" or \"team/kv\"");
     None

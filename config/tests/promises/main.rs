@@ -12,3 +12,8 @@ mod values;
 mod values_elsewhere;
 mod variables;
 mod zenml;
+mod zenml_clouds;
+mod zenml_mysql;
+mod zenml_secrets_stores;
+mod zenml_server;
+mod zenml_vault;

@@ -16,7 +16,7 @@ fn fixture(name: &str) -> String {
 }
 
 /// A configuration directory `zen` with this `config.yaml`, named by ZENML_CONFIG_PATH.
-fn scene(config: &str) -> Scene {
+pub(crate) fn scene(config: &str) -> Scene {
     let scene = Scene::new();
     scene.write("zen/config.yaml", config);
     let directory = scene.path("zen").display().to_string();
@@ -149,16 +149,20 @@ fn the_default_user_and_the_workspace_may_be_named_by_variables() {
 }
 
 #[test]
-fn stores_of_later_versions_are_refused_with_the_name_of_the_setting() {
+fn a_store_that_cannot_be_one_is_refused_with_the_name_of_the_setting() {
     for (variable, value, part) in [
-        ("ZENML_STORE_URL", "https://zenml.example.com", "ZenML server"),
-        ("ZENML_STORE_URL", "mysql://root:canary@db/zenml", "MySQL"),
         ("ZENML_STORE_URL", "sqlite:///canary.db", "relative"),
+        ("ZENML_STORE_URL", "postgres://u:canary@db/x", "scheme"),
         ("ZENML_STORE_URL", "", "no URL"),
-        ("ZENML_SECRETS_STORE_TYPE", "aws", "only secrets stores of type \"sql\""),
         ("ZENML_SECRETS_STORE_TYPE", "none", "switched off"),
+        ("ZENML_SECRETS_STORE_TYPE", "custom", "type \"plugin\""),
         ("ZENML_SECRETS_STORE_TYPE", "SQL", "unknown type"),
+        ("ZENML_BACKUP_SECRETS_STORE_TYPE", "canary", "unknown type"),
         ("ZENML_STORE_TYPE", "sql", "ZENML_STORE_URL is not"),
+        ("ZENML_STORE_TYPE", "canary", "unknown type of store"),
+        ("ZENML_STORE_USERNAME", "canary", "ZENML_STORE_URL names a server"),
+        ("ZENML_STORE_PASSWORD", "canary", "ZENML_STORE_URL names a server"),
+        ("ZENML_STORE_API_KEY", "canary", "ZENML_STORE_URL names a server"),
     ] {
         let scene = Scene::new();
         scene.write(&format!(".config/zenml/{DEFAULT}"), "");
@@ -167,9 +171,10 @@ fn stores_of_later_versions_are_refused_with_the_name_of_the_setting() {
         assert!(!mistake.contains("canary"), "{mistake}");
     }
     for (config, part) in [
-        ("store:\n  type: rest\n  url: https://canary.example.com\n", "`store.type`: a ZenML server"),
-        ("store:\n  type: sql\n  url: mysql://root:canary@db/zenml\n", "`store.url`: a MySQL store"),
-        ("store:\n  type: sql\n  secrets_store:\n    type: gcp\n", "`store.secrets_store.type`: only"),
+        ("store:\n  type: sql\n  url: https://canary.example.com\n", "`store.url`: is the address of a server"),
+        ("store:\n  type: rest\n  url: sqlite:////canary.db\n", "`store.url`: is no address of a server"),
+        ("store:\n  type: sql\n  secrets_store:\n    type: custom\n", "`store.secrets_store.type`: a secrets store"),
+        ("store:\n  type: sql\n  secrets_store:\n    type: [canary]\n", "`store.secrets_store.type`: must be a text"),
     ] {
         let scene = scene(config);
         scene.write(&format!("zen/{DEFAULT}"), "");
