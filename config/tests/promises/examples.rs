@@ -23,6 +23,15 @@ fn examples() -> Vec<(String, String, bool)> {
     examples
 }
 
+/// Sets every variable that the text takes a secret from.
+fn with_secrets(scene: Scene, text: &str) -> Scene {
+    let names = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (key, value) = line.split_once(" = \"")?;
+        key.ends_with("_env").then(|| value.split('"').next())?
+    });
+    names.fold(scene, |scene, name| scene.variable(name, "an example"))
+}
+
 #[test]
 fn every_example_is_a_whole_configuration_for_whom_it_says() {
     let examples = examples();
@@ -31,17 +40,16 @@ fn every_example_is_a_whole_configuration_for_whom_it_says() {
         // An agent reads the tables of clients too; the wrapper's tests read the examples by the wrapper's rules.
         let scene = if is_for_agent { Scene::with_config(&text) } else { Scene::with_backend_and(&text) };
         // The examples' names are made of users that every host has.
-        let scene = scene.variable("KEYSIDE_STORE_KEY", "an example");
-        let settings = scene.try_load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let settings = with_secrets(scene, &text).try_load().unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(is_for_agent || settings.exec != Default::default(), "{name}");
     }
 }
 
 #[test]
-fn the_reference_page_names_every_example() {
-    let page = read("../docs/configuration.md");
+fn the_reference_page_or_that_of_the_back_ends_names_every_example() {
+    let pages = [read("../docs/configuration.md"), read("../docs/backends/README.md")].concat();
     for (name, ..) in examples() {
-        assert!(page.contains(&format!("](../config/examples/{name})")), "{name}");
+        assert!(pages.contains(&format!("config/examples/{name})")), "{name}");
     }
 }
 
@@ -54,8 +62,7 @@ fn every_toml_block_of_the_reference_page_is_a_whole_configuration() {
     for block in blocks {
         let scene =
             if block.contains("[backend.") { Scene::with_config(block) } else { Scene::with_backend_and(block) };
-        let scene = scene.variable("KEYSIDE_STORE_KEY", "an example");
-        if let Err(error) = scene.try_load() {
+        if let Err(error) = with_secrets(scene, block).try_load() {
             panic!("{error}\n{block}");
         }
     }
