@@ -42,7 +42,6 @@ struct State {
     fail_names: HashMap<String, BackendError>,
     keys_hidden: std::collections::BTreeSet<String>,
     values_spoilt: bool,
-    hides_keys: bool,
     fetches: usize,
     describes: usize,
     lists: usize,
@@ -94,7 +93,6 @@ impl FakeBackend {
                 fail_names: HashMap::new(),
                 keys_hidden: Default::default(),
                 values_spoilt: false,
-                hides_keys: false,
                 fetches: 0,
                 describes: 0,
                 lists: 0,
@@ -177,12 +175,6 @@ impl FakeBackend {
     /// Makes `describe` and `list` name keys (or not).
     pub fn keys_without_values(self, yes: bool) -> Self {
         self.state().capabilities.keys_without_values = yes;
-        self
-    }
-
-    /// Has no description name keys, whatever was promised.
-    pub fn hiding_keys(self) -> Self {
-        self.state().hides_keys = true;
         self
     }
 
@@ -366,7 +358,6 @@ impl State {
             }),
             id: Some(entry.id.clone()),
             version: format!("v{}", entry.version),
-            keys: (self.capabilities.keys_without_values && !self.hides_keys).then(keys),
             keys: (self.capabilities.keys_without_values && !self.keys_hidden.contains(name)).then(keys),
         }
     }

@@ -112,12 +112,12 @@ impl Tagged {
     /// when several users have one each. `None` where no wanted scope has it.
     ///
     /// Errors: it lies in more than one workspace, and nothing says which is meant.
-    pub fn choose<'s, S>(
-        candidates: &'s [S],
+    pub fn choose<S>(
+        candidates: &[S],
         scopes: Scopes,
         tags: impl Fn(&S) -> &Self,
         created: impl Fn(&S) -> i64,
-    ) -> Result<Option<&'s S>, Ambiguous> {
+    ) -> Result<Option<&S>, Ambiguous> {
         for scope in scopes.order() {
             let here = || candidates.iter().filter(|candidate| tags(candidate).scope == *scope);
             let Some(oldest) = here().min_by_key(|candidate| (created(candidate), tags(candidate).id.clone())) else {
