@@ -11,6 +11,7 @@ use keyside_tests::Home;
 use keyside_tests::agent::AgentBuilder;
 use keyside_tests::eventually::eventually;
 use keyside_tests::remark::remark;
+use keyside_tests::socket_client::Reply;
 use serde_json::json;
 
 /// A running stand-in for AWS; ends with this.
@@ -94,6 +95,10 @@ fn installed(variable: &str, folder: &str, script: &str) -> Option<PathBuf> {
     place
 }
 
+fn text(reply: &Reply) -> String {
+    String::from_utf8_lossy(&reply.body).into_owned()
+}
+
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
@@ -111,7 +116,7 @@ fn config(url: &str, keys: &str) -> String {
 fn reads(home: &Home, agent: AgentBuilder<'_>) {
     let agent = agent.start_unready();
     let reply = agent.client().value("db", "password");
-    assert_eq!((reply.status, reply.text()), (200, home.canary().to_owned()), "{}", agent.log());
+    assert_eq!((reply.status, text(&reply)), (200, home.canary().to_owned()), "{}", agent.log());
     agent.stop();
 }
 
@@ -131,7 +136,7 @@ fn secrets_are_read_checked_and_forgotten_and_no_token_is_logged_on_real_moto() 
     let mut client = agent.client();
     for (name, backend) in [("db", "app"), ("mlflow", "legacy")] {
         let reply = client.value(name, "password");
-        assert_eq!((reply.status, reply.text()), (200, home.canary().to_owned()), "{name}");
+        assert_eq!((reply.status, text(&reply)), (200, home.canary().to_owned()), "{name}");
         let whole = client.get(&format!("/v1/secrets/{name}")).json();
         assert_eq!(whole["backend"], backend);
     }
@@ -198,11 +203,11 @@ fn without_region_or_credentials_the_agent_says_what_to_write() {
     let agent = agent.start_unready();
     let reply = agent.client().get("/v1/secrets/db");
     assert_eq!(reply.status, 503);
-    assert!(reply.text().contains("no AWS region is known") && reply.text().contains("AWS_REGION"), "{}", reply.text());
+    assert!(text(&reply).contains("no AWS region is known") && text(&reply).contains("AWS_REGION"), "{}", text(&reply));
     agent.stop();
     let agent = bare(&home, "http://127.0.0.1:9", "").env("AWS_EC2_METADATA_DISABLED", "true").start_unready();
     let reply = agent.client().get("/v1/secrets/db");
     assert_eq!(reply.status, 503);
-    assert!(reply.text().contains("no credentials") && reply.text().contains("AWS_ACCESS_KEY_ID"), "{}", reply.text());
+    assert!(text(&reply).contains("no credentials") && text(&reply).contains("AWS_ACCESS_KEY_ID"), "{}", text(&reply));
     agent.stop();
 }
