@@ -254,6 +254,7 @@ backend_peers=(
     "mariadb install-mariadb.sh KEYSIDE_MARIADB"
     "gcp install-gcp.sh KEYSIDE_GCP_PYTHON"
     'openbao install-openbao.sh KEYSIDE_OPENBAO'
+    'azure install-azure.sh KEYSIDE_AZURE'
 )
 
 begin_peer_installs() {

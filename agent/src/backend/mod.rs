@@ -5,6 +5,8 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 #[cfg(test)]
 pub mod contract;
 #[cfg(all(feature = "zenml-sql", feature = "local"))]
@@ -383,6 +385,8 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
         BackendKind::ZenmlSql(sql) => zenml_sql::open(settings, sql, max_value),
         #[cfg(feature = "gcp")]
         BackendKind::Gcp(gcp) => gcp::open(settings, gcp, max_value),
+        #[cfg(feature = "azure")]
+        BackendKind::Azure(azure) => azure::open(settings, azure, max_value),
         #[cfg(feature = "local")]
         BackendKind::Local(local) => local::open(settings, local, max_value),
         #[cfg(feature = "vault")]

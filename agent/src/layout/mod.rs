@@ -2,11 +2,13 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 #[cfg(feature = "gcp")]
 pub mod gcp;
 #[cfg(feature = "local")]
 pub mod local;
-#[cfg(any(feature = "zenml-sql", feature = "aws", feature = "gcp"))]
+#[cfg(any(feature = "zenml-sql", feature = "aws", feature = "azure", feature = "gcp"))]
 pub(crate) mod pairs;
 #[cfg(feature = "vault")]
 pub mod vault;

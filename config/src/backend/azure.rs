@@ -21,6 +21,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
             }
         }
     };
+    if reader.written.writable {
+        reader.mistake("writable", "Key Vault can only be read in this version");
+        return None;
+    }
     let layout = reader.layout("namespace");
     Some(BackendKind::Azure(AzureSettings { vault_url: vault_url?, login, authority, layout: layout? }))
 }
