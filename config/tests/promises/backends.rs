@@ -363,7 +363,7 @@ fn a_plug_in_is_a_program_by_absolute_path_with_plain_arguments() {
     for (lines, part) in [
         ("type = \"plugin\"", "[backend.x] has no `command`"),
         ("type = \"plugin\"\ncommand = []", "names no program"),
-        ("type = \"plugin\"\ncommand = [\"own\"]", "must be an absolute path"),
+        ("type = \"plugin\"\ncommand = [\"./own\"]", "must be an absolute path, or a name"),
         ("type = \"plugin\"\ncommand = \"/bin/own\"", "must be a list of texts"),
         ("type = \"plugin\"\ncommand = [\"/bin/own\", 1]", "must be a list of texts"),
     ] {
