@@ -15,6 +15,9 @@ use keyside_tests::run::Run;
 use keyside_tests::{Client, Home};
 use serde_json::{Value, json};
 
+/// Of the user `trainer`.
+const PASSWORD: &str = "correct-horse-battery-staple";
+
 /// A real ZenML server on a copy of a data base of the fixtures; ends when it is dropped.
 struct Server {
     child: Child,
@@ -57,14 +60,24 @@ impl Server {
             assert!(!ended && Instant::now() < deadline, "{}", fs::read_to_string(&log).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(100));
         }
-        let form = "application/x-www-form-urlencoded";
-        let (status, reply) = server.exchange("POST", "/api/v1/login", form, "username=default&password=").unwrap();
-        assert_eq!(status, 200, "{reply}");
-        server.token = reply["access_token"].as_str().unwrap().to_owned();
+        server.log_in("default", "");
+        // The one who uses the server from here on, and the agent.
+        home.watch_for(PASSWORD);
+        let user = json!({ "name": "trainer", "password": PASSWORD, "active": true, "is_admin": false });
+        server.ask("POST", "/users", &user);
+        server.log_in("trainer", PASSWORD);
         Some(server)
     }
 
-    /// Makes a request as the administrator; it must succeed.
+    fn log_in(&mut self, name: &str, password: &str) {
+        let form = format!("username={name}&password={password}");
+        let reply = self.exchange("POST", "/api/v1/login", "application/x-www-form-urlencoded", &form);
+        let (status, reply) = reply.expect("a reply");
+        assert_eq!(status, 200, "{reply}");
+        self.token = reply["access_token"].as_str().unwrap().to_owned();
+    }
+
+    /// Makes a request as whoever logged in last; it must succeed.
     fn ask(&self, method: &str, target: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let reply = self.exchange(method, &format!("/api/v1{target}"), "application/json", &body);
@@ -111,15 +124,17 @@ fn what_users_of_a_server_do_shows_and_an_outage_does_not_on_real_zenml_server()
     let id = server.create("canary", false, &json!({ "value": home.canary(), "kind": "public" }));
     server.create("canary", true, &json!({ "value": home.canary(), "kind": "private" }));
     server.create("password", false, &json!({ "value": "one" }));
-    let password = home.write("password", "");
+    let password = home.write("password", PASSWORD);
+    home.holds_values(&password);
     let config = format!(
         "[cache]\npoll_interval = \"1s\"\nnegative_ttl = \"1h\"\n\
-         [backend.store]\ntype = \"zenml-server\"\nurl = \"http://127.0.0.1:{}\"\nusername = \"default\"\n\
+         [backend.store]\ntype = \"zenml-server\"\nurl = \"http://127.0.0.1:{}\"\nusername = \"trainer\"\n\
          password_file = \"{}\"\nwritable = true\n",
         server.port,
         password.display()
     );
-    let agent = home.agent_with(&config);
+    // Whatever the libraries under it have to say is searched, too.
+    let agent = home.agent().env("KEYSIDE_LOG", "trace").config(&config).start();
     let mut client = agent.client();
 
     let secret = client.secret("canary").expect(200).json();
