@@ -39,7 +39,7 @@ impl MariaDb {
                 "--skip-test-db",
                 "--skip-name-resolve",
             ])
-            .args([server.user(), server.data(), "--innodb-log-file-size=8M".to_owned()])
+            .args([server.user(), server.data(), server.temporary(), "--innodb-log-file-size=8M".to_owned()])
             .output()
             .expect("mariadb-install-db starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -65,7 +65,7 @@ impl MariaDb {
             .arg(&self.program)
             .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=50"])
             .args(["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M"])
-            .args([self.user(), self.data(), self.socket(), format!("--port={}", self.port)])
+            .args([self.user(), self.data(), self.temporary(), self.socket(), format!("--port={}", self.port)])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).expect("a log"))
@@ -109,6 +109,11 @@ impl MariaDb {
 
     fn data(&self) -> String {
         format!("--datadir={}", self.directory.path().join("data").display())
+    }
+
+    /// Every server clears its directory of temporary files when it starts, another's files too.
+    fn temporary(&self) -> String {
+        format!("--tmpdir={}", self.directory.path().display())
     }
 
     fn socket(&self) -> String {

@@ -51,6 +51,8 @@ impl MariaDb {
             .arg(format!("--user={}", user()))
             .arg(format!("--datadir={}", folder.path().join("data").display()))
             .arg("--innodb-log-file-size=8M")
+            // Every server clears its directory of temporary files when it starts, another's files too.
+            .arg(format!("--tmpdir={}", folder.path().display()))
             .output()
             .expect("mariadb-install-db starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -77,6 +79,7 @@ impl MariaDb {
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).arg("--no-defaults");
         command.arg(format!("--user={}", user()));
         command.arg(format!("--datadir={}", self.folder.path().join("data").display()));
+        command.arg(format!("--tmpdir={}", self.folder.path().display()));
         command.arg(format!("--socket={}", self.socket().display()));
         command.arg(format!("--port={}", self.port));
         command.arg("--bind-address=127.0.0.1").args(["--skip-name-resolve", "--max-connections=50"]);
