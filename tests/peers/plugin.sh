@@ -35,7 +35,7 @@ list() {
 }
 
 # Reads the line of the secret that is asked for into variables.
-find() {
+find_secret() {
     for wanted in $(printf '%s' "$scopes" | tr -d '"' | tr ',' ' '); do
         while IFS=$tab read -r one scope key_id version keys values; do
             [ "$one" = "$name" ] && [ "$scope" = "$wanted" ] && return 0
@@ -83,10 +83,10 @@ while IFS= read -r line; do
     initialize) result '{"protocol":1,"name":"directory","methods":["create","delete"]}' ;;
     list) list ;;
     describe)
-        if find; then result "$(description)}"; else error not_found 'no such secret'; fi
+        if find_secret; then result "$(description)}"; else error not_found 'no such secret'; fi
         ;;
     fetch)
-        if ! find; then
+        if ! find_secret; then
             error not_found 'no such secret'
         elif is_denied; then
             error denied 'this account may not read it'
@@ -102,7 +102,7 @@ while IFS= read -r line; do
         scopes=${line#*'"scope":"'}
         scopes=${scopes%%'"'*}
         if [ "$method" = create ]; then
-            if find; then
+            if find_secret; then
                 printf '{"id":%s,"error":{"class":"invalid","reason":"exists","message":"the name is taken"}}\n' "$id"
                 continue
             fi
@@ -110,7 +110,7 @@ while IFS= read -r line; do
             all_others
             printf "%s\t%s\t%s\t1\tnull\t%s\n" "$name" "$scopes" "id-$$-$id" "${new%'}}'}" >>"$directory/secrets.new"
         else
-            if ! find; then
+            if ! find_secret; then
                 error not_found 'no such secret'
                 continue
             fi
