@@ -5,7 +5,7 @@ use std::fmt;
 
 use keyside_protocol::value::{SecretValue, SecretValues};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-#[cfg(any(feature = "aws", feature = "gcp", test))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 use serde_json::value::RawValue;
 
 /// Why a text is no object of values. The parser's own words are dropped: they may quote what they stumbled over.
@@ -26,7 +26,7 @@ pub(crate) fn strings(text: &[u8]) -> Result<SecretValues, PairsError> {
 }
 
 /// Reads an object of anything: a string is itself, and everything else, `null` too, is its JSON text as it stands.
-#[cfg(any(feature = "aws", feature = "gcp", test))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 pub(crate) fn anything(text: &[u8]) -> Result<SecretValues, PairsError> {
     object::<Anything>(text)
 }
@@ -117,17 +117,17 @@ impl<'de> Deserialize<'de> for Text {
 }
 
 /// A string, or the JSON text of anything else.
-#[cfg(any(feature = "aws", feature = "gcp", test))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 struct Anything(SecretValue);
 
-#[cfg(any(feature = "aws", feature = "gcp", test))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 impl Member<'_> for Anything {
     fn into_value(self) -> Option<SecretValue> {
         Some(self.0)
     }
 }
 
-#[cfg(any(feature = "aws", feature = "gcp", test))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 impl<'de> Deserialize<'de> for Anything {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
