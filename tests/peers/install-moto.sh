@@ -33,14 +33,17 @@ if ! complete; then
     flock 9
     if ! complete; then
         printf 'install-%s: installing %s %s into %s\n' "$name" "$name" "$version" "$venv" >&2
-        rm -rf "$venv" "$venv.new"
+        rm -rf "$venv.new" "$venv.old"
+        # Renamed first: a removal that is cut off leaves no half of one where tests look.
+        [[ ! -e $venv ]] || mv "$venv" "$venv.old"
         python3 -m venv "$venv.new" >&2
         "$venv.new/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$pins" >&2
         "$venv.new/bin/python" -c "$works" >&2
         # Scripts name their interpreter by its path.
         grep -rlIZ --exclude-dir=lib "$venv.new" "$venv.new/bin" | xargs -0r sed -i "s|$venv\.new|$venv|g"
+        printf '%s\n' "$wanted" >"$venv.new/.keyside-complete"
         mv "$venv.new" "$venv"
-        printf '%s\n' "$wanted" >"$marker"
+        rm -rf "$venv.old"
     fi
 fi
 printf '%s\n' "$venv"

@@ -44,7 +44,9 @@ pub(super) fn ministack() -> Option<Peer> {
 /// Returns the folder of a stand-in.
 fn installed(variable: &str, folder: &str, script: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from);
-    let place = named.or_else(|| peers().map(|peers| peers.join(folder))).filter(|place| place.join("bin").is_dir());
+    let place = named
+        .or_else(|| peers().map(|peers| peers.join(folder)))
+        .filter(|place| place.join(".keyside-complete").is_file());
     if place.is_none() {
         eprintln!("skipped: {folder} is not installed (tests/peers/{script})");
     }
