@@ -149,7 +149,7 @@ pub struct BackendSettings {
 }
 
 /// What every back-end that is reached over a network has.
-#[derive(PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct NetworkSettings {
     /// Permits a connection without TLS to another machine.
     pub allow_plaintext: bool,
@@ -528,6 +528,12 @@ pub struct SecretText {
 }
 
 impl SecretText {
+    /// Returns another one of the same, for what outlives the settings. Not `Clone`: every copy is to be seen.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { text: self.text.clone(), origin: self.origin.clone(), file: self.file.clone() }
+    }
+
     /// Returns the text as its file has it now, or as it was configured where no file holds it.
     ///
     /// Errors: what stands in the way of reading the file, with its path.

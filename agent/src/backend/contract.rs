@@ -12,6 +12,17 @@ use tokio::time::timeout;
 
 use super::{Backend, BackendError, Description, Scope, Scopes, Secret};
 
+/// Returns the class of an error in a word.
+pub fn class(error: &BackendError) -> &'static str {
+    match error {
+        BackendError::NotFound => "not found",
+        BackendError::Denied { .. } => "denied",
+        BackendError::Transient { .. } => "transient",
+        BackendError::Identity { .. } => "identity",
+        BackendError::Unusable { .. } => "unusable",
+    }
+}
+
 /// One promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {

@@ -39,8 +39,7 @@ pub struct Reply {
 impl Reply {
     /// Returns how many seconds the server asks to be left alone; garbage, dates included, counts as nothing.
     pub fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds))
+        seconds(self.headers.get(RETRY_AFTER)?.to_str().ok()?)
     }
 }
 
@@ -159,4 +158,26 @@ pub fn describe(error: &reqwest::Error) -> String {
         "the call failed"
     };
     if cause.is_empty() { what.to_owned() } else { format!("{what}: {cause}") }
+}
+
+/// Reads how many seconds a `Retry-After` asks for; garbage, dates included, counts as nothing.
+pub(super) fn seconds(retry_after: &str) -> Option<Duration> {
+    retry_after.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_seconds_are_waited_for() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(seconds(text), expected.map(Duration::from_secs), "{text}");
+        };
+        check("7", Some(7));
+        check(" 0 ", Some(0));
+        check("-1", None);
+        check("Wed, 21 Oct 2015 07:28:00 GMT", None);
+        check("99999999999999999999", None);
+    }
 }

@@ -23,6 +23,10 @@ pub mod gcp;
 pub mod http;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(any(feature = "zenml-server", feature = "zenml-sql"))]
+mod own_writes;
+#[cfg(any(feature = "zenml-server", feature = "gcp", feature = "azure"))]
+mod pause;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 #[cfg(feature = "vault")]

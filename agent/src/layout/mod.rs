@@ -10,6 +10,8 @@ pub mod gcp;
 pub mod local;
 #[cfg(any(feature = "zenml-sql", feature = "aws", feature = "azure", feature = "gcp"))]
 pub(crate) mod pairs;
+#[cfg(any(feature = "zenml-server", feature = "zenml-sql", feature = "aws", feature = "azure", feature = "gcp"))]
+mod text;
 #[cfg(feature = "vault")]
 pub mod vault;
 #[cfg(feature = "zenml-sql")]

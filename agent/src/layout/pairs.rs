@@ -4,9 +4,11 @@
 use std::fmt;
 
 use keyside_protocol::value::{SecretValue, SecretValues};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 use serde_json::value::RawValue;
+
+use super::text::Text;
 
 /// Why a text is no object of values. The parser's own words are dropped: they may quote what they stumbled over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,40 +81,9 @@ impl<'de, M: Member<'de>> Deserialize<'de> for Pairs<M> {
     }
 }
 
-/// A string; `None` for `null`.
-struct Text(Option<SecretValue>);
-
 impl Member<'_> for Text {
     fn into_value(self) -> Option<SecretValue> {
         self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a string")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(Some(SecretValue::copy_of(text.as_bytes()))))
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Text, E> {
-                Ok(Text(Some(SecretValue::new(text.into_bytes()))))
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Text, E> {
-                Ok(Text(None))
-            }
-        }
-
-        deserializer.deserialize_any(TextVisitor)
     }
 }
 
@@ -135,8 +106,8 @@ impl<'de> Deserialize<'de> for Anything {
             return Ok(Self(SecretValue::copy_of(raw.as_bytes())));
         }
         // The parser's message is dropped by the caller, too.
-        let text = serde_json::from_str::<Text>(raw).map_err(|_| de::Error::custom("no text"))?;
-        text.0.map(Self).ok_or_else(|| de::Error::custom("no text"))
+        let text = serde_json::from_str::<Text>(raw).map_err(|_| serde::de::Error::custom("no text"))?;
+        text.0.map(Self).ok_or_else(|| serde::de::Error::custom("no text"))
     }
 }
 

@@ -71,15 +71,10 @@ impl Login {
 impl Session {
     /// Takes the settings; looks for no credentials yet.
     pub(super) fn new(backend: &str, aws: &AwsSettings, transport: Transport) -> Self {
-        let copy = |text: &SecretText| SecretText {
-            text: text.text.clone(),
-            origin: text.origin.clone(),
-            file: text.file.clone(),
-        };
         let keys = aws.keys.as_ref().map(|keys| AwsKeys {
             access_key_id: keys.access_key_id.clone(),
-            secret_access_key: copy(&keys.secret_access_key),
-            session_token: keys.session_token.as_ref().map(copy),
+            secret_access_key: keys.secret_access_key.copy(),
+            session_token: keys.session_token.as_ref().map(SecretText::copy),
         });
         Self {
             backend: backend.to_owned(),

@@ -174,19 +174,10 @@ fn ours(error: &azure_core::Error) -> Option<BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::contract::class;
 
     fn place() -> Place {
         Place { backend: "kv".into(), vault: "https://v.vault.azure.net".into() }
-    }
-
-    fn class(error: &BackendError) -> &'static str {
-        match error {
-            BackendError::NotFound => "not found",
-            BackendError::Denied { .. } => "denied",
-            BackendError::Transient { .. } => "transient",
-            BackendError::Identity { .. } => "identity",
-            BackendError::Unusable { .. } => "unusable",
-        }
     }
 
     #[test]

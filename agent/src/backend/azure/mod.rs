@@ -16,9 +16,7 @@ mod vault;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use keyside_config::settings::{
-    AzureLogin, AzureSettings, BackendSettings, Layout, ManagerScope, NetworkSettings, SecretText,
-};
+use keyside_config::settings::{AzureLogin, AzureSettings, BackendSettings, Layout, ManagerScope};
 use keyside_protocol::value::SecretValues;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -148,22 +146,11 @@ fn copy_of_settings(settings: &BackendSettings, azure: &AzureSettings) -> Backen
         ttl: settings.ttl,
         writable: settings.writable,
         denied_means_absent: settings.denied_means_absent,
-        network: NetworkSettings {
-            allow_plaintext: settings.network.allow_plaintext,
-            ca_file: settings.network.ca_file.clone(),
-            ca_text: settings.network.ca_text.clone(),
-            proxy: settings.network.proxy.clone(),
-            no_proxy: settings.network.no_proxy.clone(),
-        },
+        network: settings.network.clone(),
     }
 }
 
 fn copy_of(login: &AzureLogin) -> AzureLogin {
-    let copy = |text: &SecretText| SecretText {
-        text: text.text.clone(),
-        origin: text.origin.clone(),
-        file: text.file.clone(),
-    };
     match login {
         AzureLogin::Default { client_id, tenant_id } => {
             AzureLogin::Default { client_id: client_id.clone(), tenant_id: tenant_id.clone() }
@@ -171,8 +158,8 @@ fn copy_of(login: &AzureLogin) -> AzureLogin {
         AzureLogin::ServicePrincipal { client_id, tenant_id, client_secret } => AzureLogin::ServicePrincipal {
             client_id: client_id.clone(),
             tenant_id: tenant_id.clone(),
-            client_secret: copy(client_secret),
+            client_secret: client_secret.copy(),
         },
-        AzureLogin::Token(token) => AzureLogin::Token(copy(token)),
+        AzureLogin::Token(token) => AzureLogin::Token(token.copy()),
     }
 }

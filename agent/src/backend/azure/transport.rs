@@ -12,18 +12,16 @@ use azure_core::http::{AsyncRawResponse, Body, HttpClient, Method, Request, Url}
 use bytes::Bytes;
 use keyside_protocol::json::SecretBuffer;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
 
 use super::super::BackendError;
+use super::super::http::seconds;
 use super::super::http::{describe, sensitive};
+use super::super::pause::Pause;
 use super::error::Place;
 use super::login::Login;
 
 /// Far more than Key Vault's largest secret (25 KB, escaped) or page (25 secrets with 15 tags each).
 const LARGEST_REPLY: usize = 1024 * 1024;
-
-/// No server is left alone for longer, whatever it asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Carries requests to the vault.
 pub(super) struct VaultTransport {
@@ -31,7 +29,7 @@ pub(super) struct VaultTransport {
     /// As it is configured: without TLS only where the settings allow it.
     pub(super) origin: Url,
     pub(super) permits: Arc<Semaphore>,
-    pub(super) paused_until: Arc<Mutex<Option<Instant>>>,
+    pub(super) pause: Arc<Pause>,
     pub(super) login: Arc<Login>,
     pub(super) place: Arc<Place>,
 }
@@ -62,22 +60,17 @@ impl VaultTransport {
         if let Some(token) = token {
             self.login.judge(token, reply.status != 401).await;
         }
-        if matches!(reply.status, 429 | 503)
-            && let Some(pause) = retry_after(&reply.headers)
-        {
-            *lock(&self.paused_until) = Some(Instant::now() + pause.min(LONGEST_PAUSE));
-        }
+        self.pause.note(reply.status, retry_after(&reply.headers));
         Ok(reply)
     }
 
     fn refuse_in_pause(&self) -> Result<(), BackendError> {
-        let left = lock(&self.paused_until).map(|until| until.saturating_duration_since(Instant::now()));
-        match left {
-            Some(left) if !left.is_zero() => Err(self.place.transient(
-                &format!("Key Vault has asked to be left alone, for {} more seconds", left.as_secs() + 1),
+        match self.pause.seconds_left() {
+            Some(seconds) => Err(self.place.transient(
+                &format!("Key Vault has asked to be left alone, for {seconds} more seconds"),
                 "try again then; raise `[cache] ttl`, or spread the secrets over several vaults",
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }
@@ -234,8 +227,7 @@ fn bearer(request: &Request) -> Option<&str> {
 }
 
 fn retry_after(headers: &Headers) -> Option<Duration> {
-    let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    seconds(headers.get_optional_str(&HeaderName::from_static("retry-after"))?)
 }
 
 /// Wraps an error of ours, so that it passes through the library and comes out again whole.

@@ -105,7 +105,7 @@ impl Vault {
                     client: outside,
                     origin: origin.clone(),
                     permits: Arc::clone(permits),
-                    paused_until: Arc::default(),
+                    pause: Arc::default(),
                     login: Arc::clone(&login),
                     place: Arc::clone(place),
                 }))),

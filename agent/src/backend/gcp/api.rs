@@ -3,9 +3,6 @@
 //! Google's library has a client as well, but one that follows redirects, takes a proxy from the environment alone, knows
 //! no file of certificate authorities, reads replies without bound and keeps what it read.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
 use google_cloud_secretmanager_v1::model::{AccessSecretVersionResponse, ListSecretsResponse, Secret};
 use http::StatusCode;
 use keyside_config::settings::{BackendSettings, GcpSettings};
@@ -18,6 +15,7 @@ use zeroize::Zeroize as _;
 
 use super::super::BackendError;
 use super::super::http::{Http, Reply};
+use super::super::pause::Pause;
 use super::crc32c;
 use super::error::{Asked, Words};
 use super::login::Login;
@@ -34,9 +32,6 @@ const MOST_PAGES: usize = 250;
 /// Bytes of one reply: a page of secrets, each with all the annotations that Google allows.
 const MOST_REPLY: usize = 32 * 1024 * 1024;
 
-/// The longest pause that Google can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
 /// The three calls.
 pub(super) struct Api {
     pub(super) words: Words,
@@ -45,7 +40,7 @@ pub(super) struct Api {
     /// `https://.../v1/projects/<project>/secrets`.
     secrets: String,
     permits: Semaphore,
-    paused_until: Mutex<Option<Instant>>,
+    pause: Pause,
 }
 
 /// The payload of a secret's latest version.
@@ -72,7 +67,7 @@ impl Api {
             http: Http::new(settings, MOST_REPLY)?,
             login: Login::new(settings, gcp)?,
             permits: Semaphore::new(settings.parallelism.max(1)),
-            paused_until: Mutex::default(),
+            pause: Pause::default(),
             words,
         })
     }
@@ -177,28 +172,19 @@ impl Api {
 
     async fn try_once(&self, request: RequestBuilder) -> Result<Reply, BackendError> {
         let reply = self.http.send(request).await?;
-        if matches!(reply.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            && let Some(pause) = reply.retry_after()
-        {
-            *self.paused_until() = Some(Instant::now() + pause.min(LONGEST_PAUSE));
-        }
+        self.pause.note(reply.status.as_u16(), reply.retry_after());
         Ok(reply)
     }
 
     /// Makes no call while Google wants to be left alone.
     fn refuse_in_pause(&self) -> Result<(), BackendError> {
-        let left = self.paused_until().map(|until| until.saturating_duration_since(Instant::now()));
-        match left.filter(|left| !left.is_zero()) {
-            Some(left) => Err(self.words.transient(
-                &format!("Google has asked to be left alone, for {} more seconds", left.as_secs() + 1),
+        match self.pause.seconds_left() {
+            Some(seconds) => Err(self.words.transient(
+                &format!("Google has asked to be left alone, for {seconds} more seconds"),
                 "look at the project's quota for Secret Manager, or raise `ttl`",
             )),
             None => Ok(()),
         }
-    }
-
-    fn paused_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn malformed(&self, what: &str) -> BackendError {

@@ -172,6 +172,7 @@ fn role_of(permission: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::contract::class;
 
     fn words() -> Words {
         Words { backend: "store".into(), project: "p".into() }
@@ -190,16 +191,6 @@ mod tests {
             r#"{{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "{reason}",
                 "domain": "iam.googleapis.com", "metadata": {{"resource": "{resource}"}}}}"#
         )
-    }
-
-    fn class(error: &BackendError) -> &'static str {
-        match error {
-            BackendError::NotFound => "not found",
-            BackendError::Denied { .. } => "denied",
-            BackendError::Transient { .. } => "transient",
-            BackendError::Identity { .. } => "identity",
-            BackendError::Unusable { .. } => "unusable",
-        }
     }
 
     #[test]

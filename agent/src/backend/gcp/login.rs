@@ -74,8 +74,8 @@ impl Login {
         let source = match &gcp.login {
             GcpLogin::Default => default_source(variable),
             GcpLogin::File(path) => Source::File(path.clone()),
-            GcpLogin::Json(text) => Source::Json(copy_of(text)),
-            GcpLogin::Token(text) => Source::Token(copy_of(text)),
+            GcpLogin::Json(text) => Source::Json(text.copy()),
+            GcpLogin::Token(text) => Source::Token(text.copy()),
         };
         let words = Words { backend: settings.name.clone(), project: gcp.project.clone() };
         let finder = Finder { words, source, any_universe: gcp.endpoint.is_some() };
@@ -222,10 +222,6 @@ fn default_source(variable: impl Fn(&str) -> Option<OsString>) -> Source {
             variable("HOME").map(|home| Path::new(&home).join(".config/gcloud/application_default_credentials.json")),
         ),
     }
-}
-
-fn copy_of(text: &SecretText) -> SecretText {
-    SecretText { text: text.text.clone(), origin: text.origin.clone(), file: text.file.clone() }
 }
 
 /// Finds the credentials that were configured.

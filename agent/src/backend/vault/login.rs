@@ -318,7 +318,7 @@ impl Login {
 
 /// Returns another hold on the same secret.
 fn same(text: &SecretText) -> Arc<SecretText> {
-    Arc::new(SecretText { text: text.text.clone(), origin: text.origin.clone(), file: text.file.clone() })
+    Arc::new(text.copy())
 }
 
 /// A secret that is read from its file whenever it is needed.

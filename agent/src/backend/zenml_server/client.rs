@@ -1,27 +1,21 @@
 //! One request to the server, with everything that holds for all of them: the login, the number at a time, and the pause
 //! that the server has asked for.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
 use bytes::Bytes;
 use keyside_config::settings::{BackendSettings, ServerLogin, ZenmlServerSettings};
 use keyside_protocol::json::SecretBuffer;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::super::BackendError;
 use super::super::http::{Http, Reply};
+use super::super::pause::Pause;
 use super::error::Place;
 use super::session::{Session, Sessions};
 
 /// Largest reply: a page of names with much around each, or one secret with every character escaped.
 const LARGEST_REPLY: usize = 16 * 1024 * 1024;
-
-/// The longest pause that a server can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A server, and how to speak with it.
 pub(super) struct Client {
@@ -32,8 +26,7 @@ pub(super) struct Client {
     pub(super) sessions: Sessions,
     http: Http,
     permits: Semaphore,
-    /// Until when the server wants to be left alone.
-    paused_until: Mutex<Option<Instant>>,
+    pause: Pause,
 }
 
 /// What is asked of the server.
@@ -88,7 +81,7 @@ impl Client {
             login: server.login.as_ref().map(copy_of),
             workspace: server.workspace.clone().unwrap_or_else(|| "default".to_owned()),
             sessions: Sessions::default(),
-            paused_until: Mutex::new(None),
+            pause: Pause::default(),
         })
     }
 
@@ -127,22 +120,17 @@ impl Client {
             builder = builder.header(CONTENT_TYPE, *kind).body(body.clone());
         }
         let reply = self.http.send(builder).await?;
-        if matches!(reply.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            && let Some(pause) = reply.retry_after()
-        {
-            *lock(&self.paused_until) = Some(Instant::now() + pause.min(LONGEST_PAUSE));
-        }
+        self.pause.note(reply.status.as_u16(), reply.retry_after());
         Ok(reply)
     }
 
     fn refuse_in_pause(&self) -> Result<(), BackendError> {
-        let left = lock(&self.paused_until).map(|until| until.saturating_duration_since(Instant::now()));
-        match left {
-            Some(left) if !left.is_zero() => Err(self.place.transient(
-                &format!("the server has asked to be left alone, for {} more seconds", left.as_secs() + 1),
+        match self.pause.seconds_left() {
+            Some(seconds) => Err(self.place.transient(
+                &format!("the server has asked to be left alone, for {seconds} more seconds"),
                 "try again then; raise `[cache] ttl`, or the server's rate limit",
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -152,20 +140,11 @@ impl Client {
 }
 
 fn copy_of(login: &ServerLogin) -> ServerLogin {
-    let copy = |text: &keyside_config::settings::SecretText| keyside_config::settings::SecretText {
-        text: text.text.clone(),
-        origin: text.origin.clone(),
-        file: text.file.clone(),
-    };
     match login {
-        ServerLogin::ApiKey(text) => ServerLogin::ApiKey(copy(text)),
-        ServerLogin::ApiToken(text) => ServerLogin::ApiToken(copy(text)),
+        ServerLogin::ApiKey(text) => ServerLogin::ApiKey(text.copy()),
+        ServerLogin::ApiToken(text) => ServerLogin::ApiToken(text.copy()),
         ServerLogin::Password { username, password } => {
-            ServerLogin::Password { username: username.clone(), password: copy(password) }
+            ServerLogin::Password { username: username.clone(), password: password.copy() }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,7 +22,7 @@ use keyside_protocol::value::SecretValues;
 
 use self::client::Client;
 use self::list::Listings;
-use self::write::OwnWrites;
+use super::own_writes::OwnWrites;
 use super::{
     Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Stack, Update, WriteBackend,
     WriteError,

@@ -1,8 +1,5 @@
 //! Writing as ZenML's own client does. The server merges values by itself; a version is compared just before.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
-
 use keyside_protocol::json::SecretBuffer;
 use keyside_protocol::name::{check_key, check_name};
 use keyside_protocol::value::{SecretValue, SecretValues};
@@ -17,24 +14,6 @@ use super::list::{choose, description, version};
 use super::read::{IN_DOUBT, Look};
 use super::session::{Server, Session};
 use crate::layout::zenml_rest::{Change, Item, Ownership, Place, Values, encoded, write};
-
-/// Versions that we wrote ourselves a moment ago: the server has answered, so their values are there.
-#[derive(Default)]
-pub(super) struct OwnWrites(Mutex<VecDeque<String>>);
-
-impl OwnWrites {
-    const MOST: usize = 64;
-
-    pub(super) fn contains(&self, version: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|own| own == version)
-    }
-
-    pub(super) fn remember(&self, version: String) {
-        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.truncate(Self::MOST - 1);
-        versions.push_front(version);
-    }
-}
 
 impl ZenmlServer {
     pub(super) async fn create_secret(

@@ -36,7 +36,7 @@ use self::connections::Connections;
 pub use self::create::create_store;
 use self::elsewhere::Elsewhere;
 use self::error::{At, Place};
-use self::write::OwnWrites;
+use super::own_writes::OwnWrites;
 use super::{
     Backend, BackendError, Capabilities, Description, Opened, Scope, Scopes, Secret, Update, WriteBackend, WriteError,
 };

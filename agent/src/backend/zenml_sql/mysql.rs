@@ -94,7 +94,7 @@ impl Connections {
                 port: mysql.port,
                 user: mysql.user.clone(),
                 database: mysql.database.clone(),
-                password: mysql.password.as_ref().map(copy_of),
+                password: mysql.password.as_ref().map(SecretText::copy),
                 tls,
             }),
             place,
@@ -219,11 +219,6 @@ impl Login {
         let password = self.password.as_ref().map(SecretText::current).transpose()?;
         Ok(Material { password, security: self.tls.security()? })
     }
-}
-
-/// The one place where a secret of the settings is copied: the connections outlive the settings.
-pub(super) fn copy_of(secret: &SecretText) -> SecretText {
-    SecretText { text: secret.text.clone(), origin: secret.origin.clone(), file: secret.file.clone() }
 }
 
 fn closed() -> BackendError {

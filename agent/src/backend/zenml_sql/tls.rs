@@ -16,8 +16,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::mysql::MySqlSslMode;
 use zeroize::Zeroizing;
 
-use super::mysql::copy_of;
-
 /// Largest file of certificates or keys in bytes.
 const MOST_PEM_BYTES: u64 = 4 << 20;
 
@@ -50,7 +48,7 @@ impl Tls {
         let source = |setting, pem: &Option<Pem>| {
             let pem = match pem.as_ref()? {
                 Pem::File(path) => Pem::File(path.clone()),
-                Pem::Text(text) => Pem::Text(copy_of(text)),
+                Pem::Text(text) => Pem::Text(text.copy()),
             };
             Some(PemSource { setting, pem })
         };

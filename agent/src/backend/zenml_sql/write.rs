@@ -1,7 +1,6 @@
 //! Writing as ZenML 0.80 and later writes: one transaction a call, so that a reader sees all of it or nothing.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use keyside_protocol::name::{check_key, check_name};
 use keyside_protocol::value::{SecretValue, SecretValues};
@@ -14,24 +13,6 @@ use super::read::{IN_DOUBT, Row, Stored, View, choose, stored_values};
 use super::tables::Tables;
 use super::{ZenmlSql, timestamp};
 use crate::layout::zenml::{EncodeError, NONCE_BYTES, encode};
-
-/// Versions that we wrote ourselves a moment ago: their values were committed with them and need no second look.
-#[derive(Default)]
-pub(super) struct OwnWrites(Mutex<VecDeque<String>>);
-
-impl OwnWrites {
-    const MOST: usize = 64;
-
-    pub(super) fn contains(&self, version: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|own| own == version)
-    }
-
-    fn remember(&self, version: String) {
-        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.truncate(Self::MOST - 1);
-        versions.push_front(version);
-    }
-}
 
 /// The column `values` as ZenML binds it: base64 text; plain ones become a BLOB and encrypted ones TEXT.
 struct Encoded {
@@ -397,16 +378,6 @@ pub(super) fn new_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn own_writes_are_remembered_and_bounded() {
-        let own = OwnWrites::default();
-        for version in 0..=OwnWrites::MOST {
-            own.remember(version.to_string());
-        }
-        assert!(own.contains("1") && own.contains(&OwnWrites::MOST.to_string()));
-        assert!(!own.contains("0"), "the oldest is forgotten");
-    }
 
     #[test]
     fn ids_are_random_uuids_of_version_4() {

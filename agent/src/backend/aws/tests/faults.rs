@@ -1,5 +1,6 @@
 //! Faults on a script: the class of the answer and the number of calls.
 
+use crate::backend::contract::class;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,16 +44,6 @@ fn description(name: &str, deleted: bool) -> Reply {
 
 fn target(request: &Request) -> &str {
     request.header("x-amz-target").unwrap_or_default().trim_start_matches("secretsmanager.")
-}
-
-fn class(error: &BackendError) -> &'static str {
-    match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
-    }
 }
 
 async fn check(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static, expected: &str, calls: usize) {

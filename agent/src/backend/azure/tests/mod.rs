@@ -4,6 +4,7 @@ mod faults;
 mod logins;
 mod peer;
 
+use crate::backend::contract::class;
 use std::time::Duration;
 
 use keyside_config::settings::{
@@ -60,16 +61,6 @@ async fn error(opened: &Opened, name: &str) -> BackendError {
 fn shown(secret: &Secret) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     secret.values.iter().map(|(key, value)| format!("{key}={};", text(value.expose()))).collect()
-}
-
-fn class(error: &BackendError) -> &'static str {
-    match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
-    }
 }
 
 /// Answers as Entra and the challenge do, and as `vault` does for a request with a token.

@@ -7,6 +7,7 @@ mod on_real;
 mod peer;
 mod refusals;
 
+pub(super) use crate::backend::contract::class;
 use std::time::Duration;
 
 use keyside_config::settings::{
@@ -85,16 +86,6 @@ pub(super) fn text(text: &str) -> SecretText {
 
 pub(super) fn namespace(name: &str) -> Layout {
     Layout::Manager(ManagerScope::Namespace(name.to_owned()))
-}
-
-pub(super) fn class(error: &BackendError) -> &'static str {
-    match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
-    }
 }
 
 /// Reads a secret that cannot be read.

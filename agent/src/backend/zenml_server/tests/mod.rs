@@ -8,6 +8,7 @@ mod peer;
 mod real;
 mod writes;
 
+pub(super) use crate::backend::contract::class;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::super::{Backend, BackendError, Scopes};
 use super::ZenmlServer;
 use super::client::Client;
 use super::list::Listings;
-use super::write::OwnWrites;
+use crate::backend::own_writes::OwnWrites;
 
 pub(super) const ID: &str = "11be8523-7e1c-46a2-89c5-74b124f573a8";
 
@@ -91,16 +92,6 @@ pub(super) async fn error(backend: &ZenmlServer, name: &str) -> BackendError {
     match backend.fetch(name, Scopes::PrivateFirst).await {
         Ok(_) => panic!("{name} was found"),
         Err(error) => error,
-    }
-}
-
-pub(super) fn class(error: &BackendError) -> &'static str {
-    match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
     }
 }
 
