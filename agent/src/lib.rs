@@ -14,7 +14,7 @@
 //! * [`refresh`]: change detection.
 //! * [`backend`], [`layout`]: places that store secrets, and how ZenML writes them there.
 //! * [`metrics`]: what is counted, and its text form; [`scrape`]: it over TCP.
-//! * [`audit`], [`memory`], [`shutdown`], [`notify`], [`clock`], [`timer`].
+//! * [`audit`], [`request_id`], [`memory`], [`shutdown`], [`notify`], [`clock`], [`timer`].
 //!
 //! The cache and the back-ends do not know each other; a back-end never caches and never logs a value; a layout does no
 //! I/O. ARCHITECTURE.md has the reasons.
@@ -43,6 +43,7 @@ pub mod pace;
 pub mod program;
 pub mod refresh;
 mod reload;
+pub mod request_id;
 pub mod resolver;
 pub mod run;
 pub mod scrape;

@@ -33,6 +33,7 @@ use crate::audit::{Audit, Draft};
 use crate::clock::Tick;
 use crate::metrics::{Metrics, Route};
 use crate::pace::Pace;
+use crate::request_id;
 use crate::resolver::Resolver;
 use respond::ApiError;
 pub use warm::WarmReads;
@@ -121,15 +122,14 @@ pub async fn answer(current: Arc<Current>, connection: Arc<Connection>, request:
     let agent = current.agent();
     let began = Tick::now();
     let metered = Route::of(request.method(), request.uri().path());
-    let mut draft = Draft::default();
-    let outcome =
-        tokio::time::timeout(agent.request_timeout, route(&current, &agent, &connection, request, &mut draft))
-            .await
-            .unwrap_or_else(|_| {
-                Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline")
-                    .hint("the back-end is slow or locked: try again, or raise [agent] request_timeout")
-                    .retry())
-            });
+    let id = agent.audit.next_request();
+    let mut draft = Draft { request: Some(id.clone()), ..Draft::default() };
+    let answering = request_id::within(id, route(&current, &agent, &connection, request, &mut draft));
+    let outcome = tokio::time::timeout(agent.request_timeout, answering).await.unwrap_or_else(|_| {
+        Err(ApiError::new(Code::BackendUnavailable, "the request was not answered within its deadline")
+            .hint("the back-end is slow or locked: try again, or raise [agent] request_timeout")
+            .retry())
+    });
     let now = current.agent();
     let outcome = match outcome {
         // What was allowed when the request began may be so no longer; a write has been done, and a probe needs no right.

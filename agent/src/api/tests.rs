@@ -538,6 +538,8 @@ async fn every_decision_about_a_secret_is_audited_without_its_value() {
     ];
     assert_eq!(told, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
     assert_eq!((&lines[0]["cache"], &lines[3]["cache"]), (&"miss".into(), &"hit".into()));
+    let told: Vec<_> = store.fetched_for().into_iter().map(|request| request.expect("a request").to_string()).collect();
+    assert_eq!(told, [lines[0]["request"].as_str().expect("text")], "the back-end is told which request it is for");
     assert_eq!(lines[0]["grant"], "team");
 }
 

@@ -3,7 +3,7 @@
 
 mod writer;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +13,7 @@ use keyside_protocol::code::Code;
 use serde::Serialize;
 
 use crate::access::Peer;
+use crate::request_id::{RequestId, RequestIds};
 pub use writer::Log;
 use writer::Queue;
 
@@ -22,6 +23,8 @@ pub struct Draft {
     /// `read`, `list`, `resolve`, `check`, `watch`, `create`, `update`, `delete`, `refresh`, `purge`, `shutdown`,
     /// `connect`; empty for probes.
     pub operation: &'static str,
+    /// The request's id, which back-ends are told too; without one the line gets another.
+    pub request: Option<RequestId>,
     /// The grants that matched.
     pub grant: String,
     /// Which secrets and keys it is about.
@@ -91,9 +94,8 @@ pub struct Audit {
     writer: Mutex<Option<JoinHandle<()>>>,
     on: AtomicBool,
     required: AtomicBool,
-    /// Tells this run's request ids from those of another that wrote to the same file.
-    run: String,
-    requests: AtomicU64,
+    /// Another run that wrote to the same file has others.
+    requests: RequestIds,
 }
 
 impl Audit {
@@ -109,8 +111,7 @@ impl Audit {
             writer: Mutex::default(),
             on: AtomicBool::new(false),
             required: AtomicBool::new(required),
-            run: crate::resolver::random_id(),
-            requests: AtomicU64::new(0),
+            requests: RequestIds::new(&crate::resolver::random_id()),
         };
         if log.is_some() {
             audit.start_writer()?;
@@ -147,6 +148,11 @@ impl Audit {
             *writer = Some(std::thread::Builder::new().name("audit".to_owned()).spawn(move || queue.write())?);
         }
         Ok(())
+    }
+
+    /// Returns an id for a request that begins.
+    pub fn next_request(&self) -> RequestId {
+        self.requests.next()
     }
 
     /// Tells whether every decision is recorded, so that drafts are worth filling in.
@@ -192,10 +198,9 @@ impl Audit {
             self.queue.refused();
             return true;
         }
-        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let line = Line {
             time: timestamp(SystemTime::now()),
-            request: format!("{}-{number}", self.run),
+            request: draft.request.clone().unwrap_or_else(|| self.next_request()).to_string(),
             uid: peer.uid,
             gid: peer.gid,
             pid: peer.pid,

@@ -21,6 +21,7 @@ use super::{
     Backend, BackendError, Capabilities, Description, Scope, ScopeLabel, Scopes, Secret, Stack, Update, WriteBackend,
     WriteError,
 };
+use crate::request_id::{self, RequestId};
 
 /// A back-end in memory. Every method of the test takes `&self`: put it into an `Arc` and keep a clone.
 pub struct FakeBackend {
@@ -48,6 +49,7 @@ struct State {
     batches: usize,
     value_reads: usize,
     fetches_of: HashMap<String, usize>,
+    fetched_for: Vec<Option<RequestId>>,
     closed: bool,
 }
 
@@ -99,6 +101,7 @@ impl FakeBackend {
                 batches: 0,
                 value_reads: 0,
                 fetches_of: HashMap::new(),
+                fetched_for: Vec::new(),
                 closed: false,
             }),
             held: watch::channel(0).0,
@@ -277,6 +280,11 @@ impl FakeBackend {
         self.state().lists
     }
 
+    /// The requests that single fetches were part of, in their order.
+    pub fn fetched_for(&self) -> Vec<Option<RequestId>> {
+        self.state().fetched_for.clone()
+    }
+
     /// How many times a secret's values were handed out.
     pub fn value_reads(&self) -> usize {
         self.state().value_reads
@@ -414,6 +422,7 @@ impl Backend for FakeBackend {
         self.arrive(|state| {
             state.fetches += 1;
             *state.fetches_of.entry(name.to_owned()).or_default() += 1;
+            state.fetched_for.push(request_id::current());
         })
         .await?;
         self.read(name, scopes)

@@ -12,6 +12,7 @@ use super::{Call, Reads, Resolver, Source, did_not_answer, failure_class, lock};
 use crate::backend::{BackendError, Scopes, Secret};
 use crate::cache::{Hit, Key};
 use crate::clock::Tick;
+use crate::request_id::carried;
 
 /// What came of a call, for everybody who waits for it.
 #[derive(Clone)]
@@ -37,18 +38,18 @@ impl Resolver {
         let resolver = Arc::clone(self);
         let source = &self.sources[backend];
         if source.most_at_once <= 1 {
-            tokio::spawn(async move { resolver.make(backend, vec![due]).await });
+            tokio::spawn(carried(async move { resolver.make(backend, vec![due]).await }));
             return;
         }
         let mut gathered = lock(&source.gathered);
         gathered.push(due);
         if gathered.len() == 1 {
-            tokio::spawn(async move {
+            tokio::spawn(carried(async move {
                 for due in resolver.sources[backend].gather().await {
                     let resolver = Arc::clone(&resolver);
-                    tokio::spawn(async move { resolver.make(backend, due).await });
+                    tokio::spawn(carried(async move { resolver.make(backend, due).await }));
                 }
-            });
+            }));
         }
     }
 

@@ -19,6 +19,11 @@ use super::super::http::{describe, sensitive};
 use super::super::pause::Pause;
 use super::error::Place;
 use super::login::Login;
+use crate::request_id;
+
+/// Microsoft's name for the id that a client gives a request.
+const CLIENT_REQUEST_ID: reqwest::header::HeaderName =
+    reqwest::header::HeaderName::from_static("x-ms-client-request-id");
 
 /// Far more than Key Vault's largest secret (25 KB, escaped) or page (25 secrets with 15 tags each).
 const LARGEST_REPLY: usize = 1024 * 1024;
@@ -157,6 +162,11 @@ async fn send(client: &reqwest::Client, request: &Request, url: Url) -> Result<R
     for (name, value) in request.headers().iter() {
         let value = sensitive(value.as_str()).ok_or("a header cannot be sent")?;
         builder = builder.header(name.as_str(), value);
+    }
+    if let Some(id) = request_id::current() {
+        // Key Vault's diagnostic logs show it. The library may have made up one of its own, which this replaces.
+        let id = sensitive(&id.to_string()).ok_or("a header cannot be sent")?;
+        builder = builder.headers([(CLIENT_REQUEST_ID, id)].into_iter().collect());
     }
     let failed = |error: reqwest::Error| describe(&error);
     let mut response = builder.body(body.clone()).send().await.map_err(failed)?;

@@ -13,6 +13,7 @@ use super::super::http::{Http, Reply};
 use super::super::pause::Pause;
 use super::error::Place;
 use super::session::{Session, Sessions};
+use crate::request_id;
 
 /// Largest reply: a page of names with much around each, or one secret with every character escaped.
 const LARGEST_REPLY: usize = 16 * 1024 * 1024;
@@ -115,6 +116,10 @@ impl Client {
         let mut builder = self.http.client().request(request.method.clone(), url).header(ACCEPT, "application/json");
         if let Some(authorization) = authorization {
             builder = builder.header(AUTHORIZATION, authorization);
+        }
+        if let Some(id) = request_id::current() {
+            // ZenML's own client sends one; the server's log shows it.
+            builder = builder.header("X-Request-ID", id.to_string());
         }
         if let Some((body, kind)) = &request.body {
             builder = builder.header(CONTENT_TYPE, *kind).body(body.clone());

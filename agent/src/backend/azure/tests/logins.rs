@@ -12,6 +12,7 @@ use super::super::error::Place;
 use super::super::login::Login;
 use super::super::source::Identities;
 use super::*;
+use crate::request_id::{self, RequestIds};
 
 fn logins(server: &Faulty) -> usize {
     server.calls_to("/oauth2/v2.0/token")
@@ -218,5 +219,20 @@ async fn a_metadata_service_in_trouble_is_no_reason_to_log_in_as_somebody_else()
     let reached = on_a_machine(&refused_url(), None);
     if let Err(error) = log_in(&reached).await {
         assert!(class(&error) == "identity" && error.to_string().contains("Azure command line"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn key_vault_is_told_which_request_a_call_is_for() {
+    let server = Faulty::start(|request| azure(request, |_, _| secret("db", "fine").into())).await;
+    let opened = open(&settings(&server.url(), principal("right"), plain()));
+    let id = RequestIds::new("run").next();
+    request_id::within(id, fetch(&opened, "db")).await.expect("found");
+    let told: Vec<_> =
+        server.requests().iter().filter(|request| request.path().starts_with("/secrets")).cloned().collect();
+    assert!(!told.is_empty());
+    for request in told {
+        let ids: Vec<_> = request.headers.iter().filter(|(name, _)| name == "x-ms-client-request-id").collect();
+        assert_eq!(ids.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["run-1"]);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::backend::faulty::Faulty;
+use crate::request_id::{self, RequestIds};
 
 /// Name, and when it was changed: a minute of one hour.
 type Secrets = Vec<(String, u64)>;
@@ -104,6 +105,18 @@ async fn names(backend: &ZenmlServer) -> Vec<String> {
 
 fn expected(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("name-{number:05}")).collect()
+}
+
+#[tokio::test]
+async fn the_server_is_told_which_request_a_call_is_for() {
+    let server = Faulty::start(healthy).await;
+    let backend = open(&server.url(), None);
+    let id = RequestIds::new("run").next();
+    request_id::within(id, backend.fetch("a", Scopes::PrivateFirst)).await.expect("found");
+    assert!(server.requests().iter().all(|request| request.header("x-request-id") == Some("run-1")));
+    let asked = server.calls();
+    backend.list().await.expect("a list");
+    assert!(server.requests()[asked..].iter().all(|request| request.header("x-request-id").is_none()), "a poll");
 }
 
 #[tokio::test]
