@@ -30,8 +30,11 @@ esac
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/keyside-target}
 export KEYSIDE_PEERS=${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}
-# Incremental state costs disk and time where every build is a fresh one.
-export CARGO_INCREMENTAL=0
+# Incremental state costs disk and time where every build is a fresh one, and so do line tables: a failed test tells its
+# line by itself. A whole run, the servers for its tests included, needs less than 5 GB from nothing.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=false
+# What is built and installed is read by the plain user of some tests.
+umask 022
 # One TMPDIR for all: a socket's path has 107 bytes, and some TMPDIRs use most of them up.
 export TMPDIR=/tmp
 # The tests speak of the project, not of the shell that started them.
@@ -193,12 +196,12 @@ feature_sets() {
         cargo clippy -p keyside-agent --no-default-features --features "$feature" --locked -- -D warnings
     done
     cargo check -p keyside-exec-wrapper --locked
+    # As it is shipped: the tests' own dependencies add features that may hide a missing one.
+    cargo check -p keyside --locked
 }
 
-# The scenarios start the real programs, which `cargo nextest` builds only for packages with tests of their own.
-programs() { cargo build --workspace --bins --locked; }
-
-# Without ZenML, even where it is installed already: it has a stage of its own.
+# Without ZenML, even where it is installed already: it has a stage of its own. Builds the real programs too, since their
+# packages have tests of their own.
 tests() { KEYSIDE_PEERS=$scratch/none cargo nextest run --workspace --locked; }
 
 documents() {
@@ -342,8 +345,9 @@ prometheus() {
 # --- without privileges ----------------------------------------------------------------------------------------------
 
 # The tests once more as a plain user with no capability and no way to gain one: root passes every permission check, so
-# as root alone a wrong mode or owner would never show. Checkout and build may lie where that user cannot look (/root), so
-# both are copied, and a mount namespace shows the copies at the very paths that cargo has compiled into the tests.
+# as root alone a wrong mode or owner would never show. Checkout and build may lie where that user cannot look (/root): a
+# mount namespace shows both at the very paths that cargo has compiled into the tests, the checkout as a copy that is the
+# same whoever made it, the build as it is (it has gigabytes) but for the tests' scratch, which is the user's own.
 unprivileged() {
     if ((EUID != 0)); then
         skip 'tests without privileges: this run has none to drop'
@@ -354,31 +358,20 @@ unprivileged() {
         return
     fi
     local room=$scratch/unprivileged
-    mkdir -p "$room"/{source,target/tmp,home,bin}
+    mkdir -p "$room"/{source,target,tmp,home,bin} "$CARGO_TARGET_DIR/tmp"
     cp "$(command -v cargo-nextest)" "$room/bin/"
     files | tar --create --no-recursion --files-from=- | tar --extract --directory="$room/source" --no-same-owner
     cargo metadata --format-version 1 --locked >"$room/cargo.json"
     cargo nextest list --workspace --locked --list-type binaries-only --message-format json >"$room/binaries.json"
-    python3 - "$room/binaries.json" "$room/target" <<'PYTHON'
-import json, os, shutil, sys
-
-with open(sys.argv[1]) as file:
-    build = json.load(file)
-built = build["rust-build-meta"]["target-directory"]
-paths = [binary["binary-path"] for binary in build["rust-binaries"].values()]
-paths += [os.path.join(built, "debug", name) for name in ("keyside", "keyside-exec")]
-for path in paths:
-    target = os.path.join(sys.argv[2], os.path.relpath(path, built))
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    shutil.copy(path, target)
-PYTHON
-    # The copies stay root's, as an installed program's files are; the user's own are only the home and the test's scratch.
+    # The copy stays root's, as an installed program's files are; the user's own are only the home and the scratch.
     chmod 755 "$scratch"
     chmod -R a+rX "$room"
-    chown 1000:1000 "$room/home" "$room/target/tmp"
+    chown 1000:1000 "$room/home" "$room/tmp"
     export -f show as_plain_user
     # shellcheck disable=SC2016 # The inner shell expands these.
     unshare --mount --propagation private bash -euo pipefail -c '
+        mount --bind "$3" "$1/target"
+        mount --bind "$1/tmp" "$1/target/tmp"
         show "$1/source" "$2"
         show "$1/target" "$3"
         cd "$2"
@@ -391,8 +384,9 @@ as_plain_user() {
     setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "$@"
 }
 
-# Shows COPY at PATH in this mount namespace; a directory on the way that the plain user may not pass is covered first.
-show() { # COPY PATH
+# Shows what is at PLACE at PATH in this mount namespace; a directory on the way that the plain user may not pass is
+# covered first.
+show() { # PLACE PATH
     local way='' part parts
     IFS=/ read -ra parts <<<"${2#/}"
     for part in "${parts[@]}"; do
@@ -400,7 +394,7 @@ show() { # COPY PATH
         mkdir -p "$way"
         as_plain_user test -x "$way" || mount -t tmpfs -o mode=755 keyside-check "$way"
     done
-    mount --bind "$1" "$2"
+    mount --rbind "$1" "$2"
 }
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -409,7 +403,6 @@ stage 'needs' needs
 if $quick; then
     stage 'format' cargo fmt --all --check
     stage 'clippy' clippy
-    stage 'programs' programs
     stage 'tests' tests
     exit
 fi
@@ -423,7 +416,6 @@ stage 'manifests and units' deployment
 stage 'licences, bans, sources' deny
 stage 'clippy' clippy
 stage 'feature sets' feature_sets
-stage 'programs' programs
 stage 'tests' tests
 stage 'tests without privileges' unprivileged
 stage 'documents' documents

@@ -62,9 +62,21 @@ impl ZenmlSql {
         let keys = keys_of(&values);
         let encoded = self.encode(&values)?;
         let mut connection = self.connections.writer().await?;
-        let view = self.begin(name, &mut connection).await?;
-        let owner = self.new_owner(&mut connection, &view, scope).await?;
-        self.refuse_clash(&mut connection, name, scope, &owner, "").await?;
+        let created = self.insert(&mut connection, name, scope, &encoded).await;
+        connection.close().await;
+        created.map(|created| Description { keys: Some(keys), ..created })
+    }
+
+    async fn insert(
+        &self,
+        connection: &mut Connection,
+        name: &str,
+        scope: Scope,
+        encoded: &Encoded,
+    ) -> Result<Description, WriteError> {
+        let view = self.begin(name, connection).await?;
+        let owner = self.new_owner(connection, &view, scope).await?;
+        self.refuse_clash(connection, name, scope, &owner, "").await?;
         let now = if view.whole_seconds { timestamp::now_in_whole_seconds(None) } else { timestamp::now() };
         let row = Row { id: new_id(), name: name.to_owned(), scope, created: now.clone(), updated: now, empty: false };
         let (internal, zero) = if view.era.has_internal() { (", internal", ", 0") } else { ("", "") };
@@ -82,9 +94,8 @@ impl ZenmlSql {
             Bound::Text(&owner),
         ];
         connection.execute(&sql, &bound).await.map_err(|error| self.place.write_failure(name, &error))?;
-        drop(bound);
         self.commit(name, connection, &view, Some(&row)).await?;
-        Ok(Description { keys: Some(keys), ..row.describe(view.era) })
+        Ok(row.describe(view.era))
     }
 
     pub(super) async fn update_secret(
@@ -97,8 +108,20 @@ impl ZenmlSql {
             valid_name(name)?;
         }
         let mut connection = self.connections.writer().await?;
-        let view = self.begin(name, &mut connection).await?;
-        let (row, stored) = self.find(&mut connection, &view, name, scope, update.if_version.as_deref()).await?;
+        let updated = self.change(&mut connection, name, scope, update).await;
+        connection.close().await;
+        updated
+    }
+
+    async fn change(
+        &self,
+        connection: &mut Connection,
+        name: &str,
+        scope: Option<Scope>,
+        update: Update,
+    ) -> Result<Description, WriteError> {
+        let view = self.begin(name, connection).await?;
+        let (row, stored) = self.find(connection, &view, name, scope, update.if_version.as_deref()).await?;
         let changed = Row {
             id: row.id.clone(),
             name: update.rename.unwrap_or_else(|| name.to_owned()),
@@ -111,11 +134,11 @@ impl ZenmlSql {
             empty: row.empty && update.values.is_empty(),
         };
         if changed.name != row.name || changed.scope != row.scope {
-            let owner = self.owner(&mut connection, &row).await?;
+            let owner = self.owner(connection, &row).await?;
             if changed.scope != row.scope {
                 self.refuse_foreign_owner(&view, &row, &owner)?;
             }
-            self.refuse_clash(&mut connection, &changed.name, changed.scope, &owner, &row.id).await?;
+            self.refuse_clash(connection, &changed.name, changed.scope, &owner, &row.id).await?;
         }
         let sql = "UPDATE secret SET name = ?2, private = ?3, updated = ?4 WHERE id = ?1";
         let bound = [
@@ -146,8 +169,20 @@ impl ZenmlSql {
         if_version: Option<&str>,
     ) -> Result<Description, WriteError> {
         let mut connection = self.connections.writer().await?;
-        let view = self.begin(name, &mut connection).await?;
-        let (row, _) = self.find(&mut connection, &view, name, scope, if_version).await?;
+        let deleted = self.remove(&mut connection, name, scope, if_version).await;
+        connection.close().await;
+        deleted
+    }
+
+    async fn remove(
+        &self,
+        connection: &mut Connection,
+        name: &str,
+        scope: Option<Scope>,
+        if_version: Option<&str>,
+    ) -> Result<Description, WriteError> {
+        let view = self.begin(name, connection).await?;
+        let (row, _) = self.find(connection, &view, name, scope, if_version).await?;
         // The links in `secret_resource` go by the table's own cascade.
         let done = connection.execute("DELETE FROM secret WHERE id = ?1", &[Bound::Text(&row.id)]).await;
         done.map_err(|error| self.place.write_failure(name, &error))?;
@@ -155,7 +190,8 @@ impl ZenmlSql {
         Ok(row.describe(view.era))
     }
 
-    /// Begins a transaction, in which what is read cannot change before it is written. Dropping the connection undoes it.
+    /// Begins a transaction, in which what is read cannot change before it is written. Ending the connection undoes it,
+    /// and is waited for, so that no lock outlives the answer.
     async fn begin(&self, name: &str, connection: &mut Connection) -> Result<View, WriteError> {
         connection.begin().await.map_err(|error| self.place.write_failure(name, &error))?;
         let view = View { for_update: true, ..self.view(connection).await? };
@@ -171,7 +207,7 @@ impl ZenmlSql {
     async fn commit(
         &self,
         name: &str,
-        mut connection: Connection,
+        connection: &mut Connection,
         view: &View,
         written: Option<&Row>,
     ) -> Result<(), WriteError> {
@@ -180,7 +216,6 @@ impl ZenmlSql {
         if let Some(row) = written.filter(|_| !view.whole_seconds) {
             self.own_writes.remember(row.version());
         }
-        connection.close().await;
         Ok(())
     }
 
