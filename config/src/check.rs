@@ -311,7 +311,7 @@ impl ValueCheck<'_> {
                     None
                 }
             },
-            Kind::Word { due, later } => self.word(due, later, placed, text),
+            Kind::Word { due, later, never } => self.word(due, later, never, placed, text),
             Kind::Mode => match u32::from_str_radix(text, 8) {
                 // `from_str_radix` takes a sign.
                 Ok(mode) if mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()) => Some(mode.into()),
@@ -354,13 +354,22 @@ impl ValueCheck<'_> {
         }
     }
 
-    fn word(&mut self, due: &[&str], later: &[&str], placed: &Placed, text: &str) -> Option<Value> {
+    fn word(
+        &mut self,
+        due: &[&str],
+        later: &[&str],
+        never: &[(&str, &str)],
+        placed: &Placed,
+        text: &str,
+    ) -> Option<Value> {
         if due.contains(&text) {
             return Some(text.into());
         }
         let known = || due.iter().chain(later).copied();
         let list = known().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-        let what = if later.contains(&text) {
+        let what = if let Some((word, why)) = never.iter().find(|(word, _)| *word == text) {
+            format!("`{}` = \"{word}\" in {} has no meaning here: {why}", self.key, self.title)
+        } else if later.contains(&text) {
             format!("`{}` = \"{text}\" in {} is not supported in this version yet", self.key, self.title)
         } else {
             let near = self.report.nearest(text, known());

@@ -54,10 +54,12 @@ pub(crate) enum Kind {
     Share,
     Switch,
     Level,
-    /// One of some words; `later` are words that will have a meaning.
+    /// One of some words; `later` are words that will have a meaning, `never` those that somebody may expect and that
+    /// cannot have one, each with the reason.
     Word {
         due: &'static [&'static str],
         later: &'static [&'static str],
+        never: &'static [(&'static str, &'static str)],
     },
     /// An octal text such as `0660`.
     Mode,
@@ -304,7 +306,7 @@ const fn defaulted(name: &'static str, kind: Kind, default: &'static str) -> Key
 }
 
 const fn word(due: &'static [&'static str]) -> Kind {
-    Kind::Word { due, later: &[] }
+    Kind::Word { due, later: &[], never: &[] }
 }
 
 const POSITIVE: Kind = Kind::Duration { zero: false };
@@ -326,7 +328,7 @@ const LISTENER: &[Key] = &[
     defaulted("mode", Kind::Mode, "\"0600\""),
     key("group", Kind::Text),
     key("grants", Kind::Texts),
-    defaulted("auth", Kind::Word { due: &["peer"], later: &["k8s-token"] }, "\"peer\""),
+    defaulted("auth", Kind::Word { due: &["peer"], later: &["k8s-token"], never: &[] }, "\"peer\""),
     key("jwks_file", Kind::Later),
 ];
 
@@ -341,7 +343,23 @@ const CACHE: &[Key] = &[
     defaulted("on_identity_failure", word(&["stale", "deny"]), "\"stale\""),
 ];
 
-const BACKEND_TYPE: Kind = word(&["zenml-server", "zenml-sql", "aws", "gcp", "azure", "vault", "local", "plugin"]);
+const BACKEND_TYPE: Kind = Kind::Word {
+    due: &["zenml-server", "zenml-sql", "aws", "gcp", "azure", "vault", "local", "plugin"],
+    later: &[],
+    never: &[
+        (
+            "github",
+            "GitHub hands the secrets of that secrets manager of ZenML's to GitHub Actions alone; keep them in ZenML's store",
+        ),
+        (
+            "custom",
+            "ZenML loads a class of Python for it; a \"plugin\" is a program of yours that reads the same place",
+        ),
+        ("hashicorp", "ZenML's word for \"vault\""),
+        ("sql", "ZenML's word for \"zenml-sql\""),
+        ("rest", "ZenML's word for \"zenml-server\""),
+    ],
+};
 
 const BACKEND: &[Key] = &[
     key("type", BACKEND_TYPE),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keyside_config::settings::{BackendKind, BackendSettings, LocalSettings, ManagerSearch, NetworkSettings, Settings};
 
-use super::zenml_sql::{self, LocalManager};
+use super::zenml_sql::{self, SecretsManager};
 
 /// How long the start of the agent waits for the store's answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -42,7 +42,7 @@ async fn find(store: &BackendSettings, search: &ManagerSearch, before: &[Backend
         BackendKind::Local(local) if backend.name == search.name => Some(local.clone()),
         _ => None,
     });
-    let managers = match tokio::time::timeout(PATIENCE, zenml_sql::local_managers(store, sql)).await {
+    let managers = match tokio::time::timeout(PATIENCE, zenml_sql::secrets_managers(store, sql)).await {
         Ok(Ok(managers)) => managers,
         Ok(Err(error)) => {
             let hint = error.hint().unwrap_or_default();
@@ -56,6 +56,7 @@ async fn find(store: &BackendSettings, search: &ManagerSearch, before: &[Backend
             return known;
         }
     };
+    unread(&managers, search.active_stack.as_deref()).for_each(tell_unread);
     let manager = match choose(&managers, search.active_stack.as_deref()) {
         Choice::None => return None,
         Choice::One(manager) => manager,
@@ -88,24 +89,61 @@ async fn find(store: &BackendSettings, search: &ManagerSearch, before: &[Backend
 #[derive(Debug, PartialEq, Eq)]
 enum Choice<'m> {
     None,
-    One(&'m LocalManager),
+    One(&'m SecretsManager),
     /// Several, and nothing tells which; their names and ids.
     Unclear(Vec<String>),
 }
 
-/// The one of the active stack; else the only one there is, or the only one that a stack uses.
-fn choose<'m>(managers: &'m [LocalManager], active_stack: Option<&str>) -> Choice<'m> {
-    let is_active = |manager: &&LocalManager| {
-        active_stack.is_some_and(|active| manager.stacks.iter().any(|stack| same_id(stack, active)))
-    };
-    let active: Vec<_> = managers.iter().filter(is_active).collect();
-    let used: Vec<_> = managers.iter().filter(|manager| !manager.stacks.is_empty()).collect();
-    match (managers, active.as_slice(), used.as_slice()) {
+/// The local one of the active stack; else the only one there is, or the only one that a stack uses. None where the
+/// active stack has one of another flavor: that is the one that ZenML would ask.
+fn choose<'m>(managers: &'m [SecretsManager], active_stack: Option<&str>) -> Choice<'m> {
+    let active = |manager: &&SecretsManager| is_active(manager, active_stack);
+    if managers.iter().filter(active).any(|manager| !is_local(manager)) {
+        return Choice::None;
+    }
+    let local: Vec<_> = managers.iter().filter(|manager| is_local(manager)).collect();
+    let active: Vec<_> = local.iter().copied().filter(active).collect();
+    let used: Vec<_> = local.iter().copied().filter(|manager| !manager.stacks.is_empty()).collect();
+    match (local.as_slice(), active.as_slice(), used.as_slice()) {
         ([], ..) => Choice::None,
         (_, [one], _) | (_, _, [one]) => Choice::One(one),
         ([one], ..) => Choice::One(one),
-        _ => Choice::Unclear(managers.iter().map(|manager| format!("{} ({})", manager.name, manager.id)).collect()),
+        _ => Choice::Unclear(local.iter().map(|manager| format!("{} ({})", manager.name, manager.id)).collect()),
     }
+}
+
+/// Those that a step would be given secrets of and that cannot be read by themselves: of the active stack, or of any
+/// where none is known.
+fn unread<'m>(managers: &'m [SecretsManager], active_stack: Option<&str>) -> impl Iterator<Item = &'m SecretsManager> {
+    let is_used = move |manager: &SecretsManager| match active_stack {
+        Some(_) => is_active(manager, active_stack),
+        None => !manager.stacks.is_empty(),
+    };
+    managers.iter().filter(move |manager| !is_local(manager) && is_used(manager))
+}
+
+/// Says how a secrets manager's secrets can be read all the same: nothing in the store tells how to log in there.
+fn tell_unread(unread: &SecretsManager) {
+    let SecretsManager { name, flavor, .. } = unread;
+    let hint = match flavor.as_str() {
+        "github" => {
+            "GitHub hands its secrets to GitHub Actions alone: create them in ZenML's store, with `keyside secret create`"
+                .to_owned()
+        }
+        "aws" | "gcp" | "azure" | "vault" => {
+            format!("write a [backend.NAME] with type = \"{flavor}\" and layout = \"manager\", after the store's")
+        }
+        _ => "write a [backend.NAME] with type = \"plugin\": a program of yours that reads it".to_owned(),
+    };
+    tracing::warn!(manager = name, flavor, hint, "a secrets manager of ZenML's is not read");
+}
+
+fn is_local(manager: &SecretsManager) -> bool {
+    manager.flavor == "local"
+}
+
+fn is_active(manager: &SecretsManager, active_stack: Option<&str>) -> bool {
+    active_stack.is_some_and(|active| manager.stacks.iter().any(|stack| same_id(stack, active)))
 }
 
 /// ZenML takes ids with and without dashes.
@@ -116,7 +154,7 @@ fn same_id(left: &str, right: &str) -> bool {
 }
 
 /// Where the file of a secrets manager lies; the configured path where that is not absolute.
-fn place(manager: &LocalManager, search: &ManagerSearch) -> Result<LocalSettings, PathBuf> {
+fn place(manager: &SecretsManager, search: &ManagerSearch) -> Result<LocalSettings, PathBuf> {
     let file = &manager.secrets_file;
     if file.as_os_str().is_empty() {
         let path = search.local_stores.join(&manager.id).join(FILE);
@@ -133,14 +171,20 @@ fn place(manager: &LocalManager, search: &ManagerSearch) -> Result<LocalSettings
 mod tests {
     use super::*;
 
-    fn manager(name: &str, stacks: &[&str]) -> LocalManager {
+    fn manager(name: &str, stacks: &[&str]) -> SecretsManager {
         let stacks = stacks.iter().map(|stack| (*stack).to_owned()).collect();
-        LocalManager { id: format!("id-{name}"), name: name.to_owned(), secrets_file: PathBuf::new(), stacks }
+        SecretsManager {
+            id: format!("id-{name}"),
+            name: name.to_owned(),
+            flavor: "local".to_owned(),
+            secrets_file: PathBuf::new(),
+            stacks,
+        }
     }
 
     #[test]
     fn the_active_stack_chooses_then_use_then_there_being_only_one() {
-        let check = |managers: &[LocalManager], active: Option<&str>, expected: Option<&str>| match (
+        let check = |managers: &[SecretsManager], active: Option<&str>, expected: Option<&str>| match (
             choose(managers, active),
             expected,
         ) {
@@ -163,6 +207,34 @@ mod tests {
     }
 
     #[test]
+    fn a_secrets_manager_of_another_flavor_is_told_of_where_its_stack_counts_and_no_local_one_takes_its_place() {
+        let of = |flavor: &str, name: &str, stacks: &[&str]| SecretsManager {
+            flavor: flavor.to_owned(),
+            ..manager(name, stacks)
+        };
+        let managers = [
+            manager("a", &["aaaa"]),
+            of("github", "hub", &["bbbb"]),
+            of("aws", "cloud", &["cccc"]),
+            of("own", "idle", &[]),
+        ];
+        let check = |active: Option<&str>, read: Option<&str>, told: &[&str]| {
+            let chosen = match choose(&managers, active) {
+                Choice::One(manager) => Some(manager.name.as_str()),
+                Choice::None => None,
+                Choice::Unclear(names) => panic!("{names:?}"),
+            };
+            let names: Vec<_> = unread(&managers, active).map(|manager| manager.name.as_str()).collect();
+            assert_eq!((chosen, names.as_slice()), (read, told), "{active:?}");
+        };
+        check(Some("aaaa"), Some("a"), &[]);
+        check(Some("bbbb"), None, &["hub"]);
+        check(Some("cccc"), None, &["cloud"]);
+        check(Some("dddd"), Some("a"), &[]);
+        check(None, Some("a"), &["hub", "cloud"]);
+    }
+
+    #[test]
     fn the_file_lies_in_the_local_stores_unless_the_component_names_another() {
         let search = ManagerSearch {
             store: "store".into(),
@@ -171,7 +243,7 @@ mod tests {
             local_stores: "/zen/local_stores".into(),
             active_stack: None,
         };
-        let of = |file: &str| place(&LocalManager { secrets_file: file.into(), ..manager("a", &[]) }, &search);
+        let of = |file: &str| place(&SecretsManager { secrets_file: file.into(), ..manager("a", &[]) }, &search);
         let settings = |path: &str, base: &str| Ok(LocalSettings { path: path.into(), base: base.into() });
         assert_eq!(of(""), settings("/zen/local_stores/id-a/secrets.yaml", "/zen/local_stores"));
         assert_eq!(of("/srv/s.yaml"), settings("/srv/s.yaml", "/srv"));

@@ -145,6 +145,21 @@ fn tables_and_keys_of_later_versions_are_refused_with_their_place() {
 }
 
 #[test]
+fn a_type_that_only_zenml_has_is_refused_by_name() {
+    for (word, why) in [
+        ("github", "GitHub hands the secrets of that secrets manager of ZenML's to GitHub Actions alone"),
+        ("custom", "ZenML loads a class of Python for it; a \"plugin\""),
+        ("hashicorp", "ZenML's word for \"vault\""),
+        ("sql", "ZenML's word for \"zenml-sql\""),
+        ("rest", "ZenML's word for \"zenml-server\""),
+    ] {
+        let mistake = Scene::with_config(&format!("[backend.x]\ntype = \"{word}\"\n")).mistake();
+        let title = format!("keyside.toml:2:8: `type` = \"{word}\" in [backend.x] has no meaning here: ");
+        assert_holds(&mistake, &[&title, why]);
+    }
+}
+
+#[test]
 fn an_unknown_type_lists_the_known_ones() {
     let mistake = Scene::with_config("[backend.x]\ntype = \"zenml_sql\"\nurl = \"sqlite:////x.db\"\n").mistake();
     assert_holds(&mistake, &["keyside.toml:2:8: unknown `type` \"zenml_sql\" in [backend.x]"]);

@@ -1,4 +1,4 @@
-//! The local secrets managers among the stack components, which ZenML has had until 0.53.
+//! The secrets managers among the stack components, which ZenML has had until 0.53.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,14 +13,16 @@ use super::error::Doing;
 use super::read::dashed;
 use super::tables::has_tables;
 
-/// One component of type `secrets_manager` and flavor `local`.
+/// One component of type `secrets_manager`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalManager {
+pub struct SecretsManager {
     /// With dashes.
     pub id: String,
     /// Its name in ZenML.
     pub name: String,
-    /// What its configuration says of the file; empty, as usual, means the default.
+    /// Where it keeps its secrets: `local`, `aws`, `gcp`, `azure`, `vault`, `github`, or a word of the user's own.
+    pub flavor: String,
+    /// Of one that is local, what its configuration says of the file; empty, as usual, means the default.
     pub secrets_file: PathBuf,
     /// The stacks that use it, with dashes.
     pub stacks: Vec<String>,
@@ -35,7 +37,7 @@ struct Configuration {
 
 impl ZenmlSql {
     /// Returns them by id; none where the tables have no components.
-    pub(super) async fn local_managers(&self) -> Result<Vec<LocalManager>, BackendError> {
+    pub(super) async fn secrets_managers(&self) -> Result<Vec<SecretsManager>, BackendError> {
         let mut reader = self.connections.reader().await?;
         let connection = &mut reader.connection;
         let failure = |error: sqlx::Error| self.place.failure(Doing::Reading, &error);
@@ -45,18 +47,19 @@ impl ZenmlSql {
         }
         let configured = connection.dialect().text("c.configuration");
         let sql = format!(
-            "SELECT c.id, c.name, {configured}, s.stack_id \
+            "SELECT c.id, c.name, {configured}, s.stack_id, c.flavor \
              FROM {component} c LEFT JOIN {composition} s ON s.component_id = c.id \
-             WHERE c.type = 'secrets_manager' AND c.flavor = 'local' LIMIT 10000"
+             WHERE c.type = 'secrets_manager' LIMIT 10000"
         );
         let rows = connection.rows_once(&sql, &[]).await.map_err(failure)?;
         self.connections.keep(reader).await;
-        let mut managers: BTreeMap<String, LocalManager> = BTreeMap::new();
+        let mut managers: BTreeMap<String, SecretsManager> = BTreeMap::new();
         for row in &rows {
             let id = dashed(&row.text(0));
-            let manager = managers.entry(id.clone()).or_insert_with(|| LocalManager {
+            let manager = managers.entry(id.clone()).or_insert_with(|| SecretsManager {
                 id,
                 name: row.text(1),
+                flavor: row.text(4),
                 secrets_file: configuration(&row.text(2)).secrets_file.unwrap_or_default(),
                 stacks: Vec::new(),
             });

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use keyside_config::settings::{BackendSettings, SqlDatabase, ZenmlSqlSettings};
 use keyside_protocol::value::SecretValues;
 
-pub use self::components::LocalManager;
+pub use self::components::SecretsManager;
 use self::connections::Connections;
 pub use self::create::create_store;
 use self::elsewhere::Elsewhere;
@@ -78,13 +78,13 @@ pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) 
     Ok(Opened { reader: store, writer, values: None })
 }
 
-/// Returns the local secrets managers that the data base lists.
-pub async fn local_managers(
+/// Returns the secrets managers that the data base lists.
+pub async fn secrets_managers(
     settings: &BackendSettings,
     sql: &ZenmlSqlSettings,
-) -> Result<Vec<LocalManager>, BackendError> {
+) -> Result<Vec<SecretsManager>, BackendError> {
     let store = ZenmlSql::new(settings, sql, 0, Elsewhere::new(None, None, settings.timeout))?;
-    let managers = store.local_managers().await;
+    let managers = store.secrets_managers().await;
     store.connections.close().await;
     managers
 }

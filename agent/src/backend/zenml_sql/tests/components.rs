@@ -1,10 +1,10 @@
-//! The local secrets managers among the stack components of real data bases.
+//! The secrets managers among the stack components of real data bases.
 
-use super::super::LocalManager;
+use super::super::SecretsManager;
 use super::*;
 
-async fn managers(store: &Store) -> Vec<LocalManager> {
-    open_store(store).local_managers().await.expect("an answer")
+async fn managers(store: &Store) -> Vec<SecretsManager> {
+    open_store(store).secrets_managers().await.expect("an answer")
 }
 
 fn open_store(store: &Store) -> super::super::ZenmlSql {
@@ -20,9 +20,10 @@ const REAL: &str = "zenml-0.43.1-with-local-secrets-manager";
 #[tokio::test]
 async fn the_component_of_a_real_data_base_is_found_with_its_stack() {
     let store = Store::fixture(REAL);
-    let expected = LocalManager {
+    let expected = SecretsManager {
         id: "dcfe206f-0939-4b8a-91c5-4ccc53d8acf8".into(),
         name: "local_sm".into(),
+        flavor: "local".into(),
         secrets_file: PathBuf::new(),
         stacks: vec!["e5de51df-0d30-4cfc-8929-7ce1e6bac9af".into()],
     };
@@ -53,7 +54,9 @@ async fn a_store_without_components_of_that_kind_has_none() {
     assert_eq!(managers(&Store::new().await).await, [], "no such tables");
     let store = Store::fixture(REAL);
     store.sql("UPDATE stack_component SET flavor = 'aws' WHERE name = 'local_sm'").await;
+    assert_eq!(managers(&store).await[0].flavor, "aws");
+    store.sql("UPDATE stack_component SET type = 'artifact_store' WHERE name = 'local_sm'").await;
     assert_eq!(managers(&store).await, []);
-    let nowhere = open_store(&Store::nowhere()).local_managers().await.expect_err("no data base");
+    let nowhere = open_store(&Store::nowhere()).secrets_managers().await.expect_err("no data base");
     check_error(&nowhere, "transient", "does not exist", "url");
 }

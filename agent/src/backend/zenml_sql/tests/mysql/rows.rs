@@ -294,7 +294,7 @@ async fn local_secrets_managers_are_found_on_real_mariadb() {
     let managers = async || {
         let settings = settings_of(SqlDatabase::Mysql(Box::new(server.settings("zenml"))), &Options::default());
         let BackendKind::ZenmlSql(sql) = &settings.kind else { unreachable!("as made above") };
-        super::super::super::local_managers(&settings, sql).await.expect("an answer")
+        super::super::super::secrets_managers(&settings, sql).await.expect("an answer")
     };
     assert_eq!(managers().await, [], "no such tables");
     server
