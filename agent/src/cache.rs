@@ -17,7 +17,7 @@ use crate::backend::{BackendError, Description, Scope, Scopes, Secret};
 use crate::clock::Tick;
 use crate::held::Held;
 
-use slots::{Slot, Slots, Trouble, Used};
+use slots::{MOST_USES, Slot, Slots, Trouble};
 
 /// Within this time a reader's own `no-cache` costs at most one call a secret.
 pub const FORCED_REVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
@@ -274,7 +274,7 @@ pub struct Cache<F> {
     absences: usize,
     revision: u64,
     next_flight: u64,
-    uses: u64,
+    uses: u32,
     counters: Counters,
 }
 
@@ -344,13 +344,13 @@ impl<F: Clone> Cache<F> {
     /// Decides how a reader of `key` is answered at `now`. `flight` makes the handle when a call must be led.
     pub fn look_up(&mut self, key: Key<'_>, now: Tick, want: Want, flight: impl FnOnce() -> F) -> LookUp<F> {
         let policy = self.policies[key.backend];
+        let uses = self.next_use();
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
         if let Some(slot) = table.slots.get_mut(key.name) {
-            let age = now.since(slot.confirmed);
+            let age = now.since(slot.confirmed());
             let freshness = policy.freshness(age);
             let fresh = freshness == Freshness::Fresh;
-            self.uses += 1;
-            slot.used = Used::new(self.uses, slot.used.wanted() || want != Want::Reread);
+            slot.touch(uses, want != Want::Reread);
             let hit = Hit { cached: Arc::clone(&slot.cached), age, stale: !fresh };
             let ask = match want {
                 Want::Usual | Want::Confirmed => !fresh,
@@ -400,14 +400,14 @@ impl<F: Clone> Cache<F> {
     /// remembered. Only the former counts as a read.
     pub fn recall(&mut self, key: Key<'_>, now: Tick) -> Recall {
         let policy = self.policies[key.backend];
+        let uses = self.next_use();
         let table = &mut self.tables[key.backend][table_index(key.scopes)];
         if let Some(slot) = table.slots.get_mut(key.name) {
-            let age = now.since(slot.confirmed);
+            let age = now.since(slot.confirmed());
             if policy.freshness(age) != Freshness::Fresh {
                 return Recall::Unknown;
             }
-            self.uses += 1;
-            slot.used = Used::new(self.uses, true);
+            slot.touch(uses, true);
             self.counters.hits += 1;
             return Recall::Fresh(Hit { cached: Arc::clone(&slot.cached), age, stale: false });
         }
@@ -467,7 +467,7 @@ impl<F: Clone> Cache<F> {
                 self.forget_absence(key);
                 let table = &mut self.tables[key.backend][table_index(key.scopes)];
                 let Some(slot) = table.slots.get(key.name) else { return (Err(error), Outcome::Unchanged) };
-                let age = now.since(slot.confirmed);
+                let age = now.since(slot.confirmed());
                 let freshness = policy.freshness(age);
                 if freshness == Freshness::Expired {
                     self.remove_slot(key);
@@ -491,17 +491,17 @@ impl<F: Clone> Cache<F> {
         table.slots.recovered(key.name);
         let forced = table.slots.trouble(key.name);
         if let Some(slot) = table.slots.get_mut(key.name) {
-            wanted = slot.used.wanted();
+            wanted = slot.is_wanted();
             let known = &slot.cached.secret;
             if known.is(&secret.description) {
-                slot.confirmed = slot.confirmed.max(began);
+                slot.confirm(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
             if known.has_id(secret.description.id.as_deref()) && known.has_values(&secret.values) {
                 // Touched, not changed: the new version is kept, and to readers it is the same revision.
                 let secret = Held::new(&self.arena, secret);
                 slot.cached = Arc::new(Cached::new(secret, slot.cached.revision()));
-                slot.confirmed = slot.confirmed.max(began);
+                slot.confirm(began);
                 return (Ok(Hit { cached: Arc::clone(&slot.cached), age, stale: false }), Outcome::Confirmed);
             }
         }
@@ -515,8 +515,8 @@ impl<F: Clone> Cache<F> {
                 Arc::new(Cached::new(Held::new(&self.arena, secret), self.revision))
             }
         };
-        self.uses += 1;
-        let slot = Slot { cached: Arc::clone(&cached), confirmed: began, used: Used::new(self.uses, wanted) };
+        let uses = self.next_use();
+        let slot = Slot::new(Arc::clone(&cached), began, uses, wanted);
         let charge = slot.charge();
         // What can never fit is served to those who wait for it and not kept. Nor could another name's secret be found.
         let kept = charge <= self.bounds.max_bytes && self.bounds.max_entries > 0 && slot.name() == key.name;
@@ -557,11 +557,11 @@ impl<F: Clone> Cache<F> {
         if self.bytes + charge <= self.bounds.max_bytes && self.entries < self.bounds.max_entries {
             return;
         }
-        let mut by_use: Vec<(u64, usize, Scopes, Arc<Cached>)> = Vec::with_capacity(self.entries);
+        let mut by_use: Vec<(u32, usize, Scopes, Arc<Cached>)> = Vec::with_capacity(self.entries);
         for (backend, tables) in self.tables.iter().enumerate() {
             for scopes in ALL_SCOPES {
                 let slots = &tables[table_index(scopes)].slots;
-                by_use.extend(slots.iter().map(|slot| (slot.used.count(), backend, scopes, Arc::clone(&slot.cached))));
+                by_use.extend(slots.iter().map(|slot| (slot.used(), backend, scopes, Arc::clone(&slot.cached))));
             }
         }
         by_use.sort_unstable_by_key(|(used, ..)| *used);
@@ -575,6 +575,16 @@ impl<F: Clone> Cache<F> {
             self.remove_slot(Key { backend: *backend, scopes: *scopes, name: cached.secret.name() });
             self.counters.evictions += 1;
         }
+    }
+
+    /// Counts one more use.
+    fn next_use(&mut self) -> u32 {
+        if self.uses == MOST_USES {
+            self.tables.iter_mut().flatten().for_each(|table| table.slots.age());
+            self.uses /= 2;
+        }
+        self.uses += 1;
+        self.uses
     }
 
     fn remove_slot(&mut self, key: Key<'_>) -> bool {
@@ -693,7 +703,7 @@ impl<F: Clone> Cache<F> {
             for (slot, trouble) in table.slots.iter_mut() {
                 match resolved(scopes, slot.name()) {
                     Some(listed) if slot.cached.secret.is(listed) => {
-                        slot.confirmed = slot.confirmed.max(asked);
+                        slot.confirm(asked);
                         if trouble != Trouble::default() {
                             recovered.push(listed.name.as_str());
                         }
@@ -727,7 +737,7 @@ impl<F: Clone> Cache<F> {
     pub fn peek(&self, key: Key<'_>, now: Tick) -> Option<Hit> {
         let policy = self.policies[key.backend];
         let slot = self.tables[key.backend][table_index(key.scopes)].slots.get(key.name)?;
-        let age = now.since(slot.confirmed);
+        let age = now.since(slot.confirmed());
         let freshness = policy.freshness(age);
         let stale = freshness == Freshness::Stale;
         (freshness != Freshness::Expired).then(|| Hit { cached: Arc::clone(&slot.cached), age, stale })
@@ -741,8 +751,8 @@ impl<F: Clone> Cache<F> {
             let trouble = table.slots.trouble(key.name);
             return Glance::Held {
                 cached: Arc::clone(&slot.cached),
-                confirmed: slot.confirmed,
-                expired: policy.freshness(now.since(slot.confirmed)) == Freshness::Expired,
+                confirmed: slot.confirmed(),
+                expired: policy.freshness(now.since(slot.confirmed())) == Freshness::Expired,
                 failing: trouble.failures > 0,
                 retry_at: trouble.retry_at,
             };
@@ -774,12 +784,12 @@ impl<F: Clone> Cache<F> {
         for scopes in ALL_SCOPES {
             let table = &mut self.tables[backend][table_index(scopes)];
             for (slot, trouble) in table.slots.iter_mut() {
-                let at = slot.confirmed.after(span).max(trouble.retry_at.unwrap_or(slot.confirmed));
+                let at = slot.confirmed().after(span).max(trouble.retry_at.unwrap_or(slot.confirmed()));
                 // One that nobody has read yet may be read before it is due.
-                if at > now || (slot.used.wanted() && due.len() >= most) {
+                if at > now || (slot.is_wanted() && due.len() >= most) {
                     next = next.min(at.max(now));
-                } else if slot.used.wanted() && !table.flights.contains_key(slot.name()) {
-                    slot.used.rest();
+                } else if slot.is_wanted() && !table.flights.contains_key(slot.name()) {
+                    slot.rest();
                     due.push((scopes, slot.name().to_owned()));
                 }
             }
@@ -802,9 +812,10 @@ impl<F: Clone> Cache<F> {
         }
     }
 
-    /// Returns when the back-end last confirmed what is held for `key`.
-    pub fn confirmed(&self, key: Key<'_>) -> Option<Tick> {
-        self.tables[key.backend][table_index(key.scopes)].slots.get(key.name).map(|slot| slot.confirmed)
+    /// Tells whether something is held for `key` that the last call for it did not confirm.
+    pub fn is_failing(&self, key: Key<'_>) -> bool {
+        let slots = &self.tables[key.backend][table_index(key.scopes)].slots;
+        slots.get(key.name).is_some() && slots.trouble(key.name).failures > 0
     }
 
     /// Returns the count of all changes so far: two equal readings mean that nothing changed in between.
@@ -842,7 +853,7 @@ impl<F: Clone> Cache<F> {
     /// Returns the age of what was confirmed longest ago; looks at every entry.
     pub fn oldest(&self, now: Tick) -> Option<Duration> {
         let slots = self.tables.iter().flatten().flat_map(|table| table.slots.iter());
-        slots.map(|slot| now.since(slot.confirmed)).max()
+        slots.map(|slot| now.since(slot.confirmed())).max()
     }
 
     /// Tells whether nothing is held.

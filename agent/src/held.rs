@@ -12,9 +12,9 @@ use crate::backend::{Description, Scope, ScopeLabel, Secret};
 /// A secret with its values. Reading it takes no lock.
 ///
 /// The block begins with a `Kind` and the number of pairs; then comes where each item ends, and then the items: name,
-/// version, id, and each key followed by its value, in byte order of the key. Numbers take two bytes each where the whole
-/// is shorter than 64 KiB, else four. An id that is a dashed UUID takes its sixteen bytes, and a version that begins with
-/// it, as those of ZenML's stores do, only the rest.
+/// version, id, and each key followed by its value, in byte order of the key. Ends are counted from the first item on.
+/// A number takes one byte where none is above 255, two where none is above 65,535, else four. An id that is a dashed UUID
+/// takes its sixteen bytes, and a version that begins with it, as those of ZenML's stores do, only the rest.
 pub struct Held {
     block: Block,
 }
@@ -25,8 +25,34 @@ struct Kind {
     scope: Scope,
     label: Option<ScopeLabel>,
     id: Id,
-    /// Numbers take four bytes.
-    wide: bool,
+    width: Width,
+}
+
+/// Bytes of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    One,
+    Two,
+    Four,
+}
+
+impl Width {
+    /// Returns the smallest that holds `number`.
+    fn of(number: usize) -> Self {
+        match number {
+            ..=0xff => Self::One,
+            ..=0xffff => Self::Two,
+            _ => Self::Four,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Four => 4,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +79,12 @@ impl Kind {
             Id::Uuid => 2,
             Id::UuidOfVersion => 3,
         };
-        label | id << 3 | u8::from(self.scope == Scope::Public) << 5 | u8::from(self.wide) << 6
+        let width = match self.width {
+            Width::One => 0,
+            Width::Two => 1,
+            Width::Four => 2,
+        };
+        label | id << 3 | u8::from(self.scope == Scope::Public) << 5 | width << 6
     }
 
     fn of_byte(byte: u8) -> Self {
@@ -71,12 +102,17 @@ impl Kind {
             _ => Id::UuidOfVersion,
         };
         let scope = if byte & 1 << 5 == 0 { Scope::Private } else { Scope::Public };
-        Self { scope, label, id, wide: byte & 1 << 6 != 0 }
+        let width = match byte >> 6 {
+            0 => Width::One,
+            1 => Width::Two,
+            _ => Width::Four,
+        };
+        Self { scope, label, id, width }
     }
 
-    /// Bytes of a number.
-    fn width(self) -> usize {
-        if self.wide { 4 } else { 2 }
+    /// Returns where the items of a secret of `pairs` begin: behind the kind, the number of pairs and the ends.
+    fn first_item(self, pairs: usize) -> usize {
+        1 + (1 + FIRST_KEY + 2 * pairs) * self.width.bytes()
     }
 }
 
@@ -142,21 +178,21 @@ impl Held {
             items.extend([key.as_bytes(), value.expose()]);
         }
         let length = items.iter().map(|item| item.len()).sum::<usize>();
-        let table = |kind: Kind| 1 + (1 + items.len()) * kind.width();
-        let mut kind = Kind { scope: *scope, label: *scope_label, id, wide: false };
-        kind.wide = u16::try_from(table(kind) + length).is_err();
-        let mut end = table(kind);
-        let mut block = arena.block(end + length);
+        let kind = Kind { scope: *scope, label: *scope_label, id, width: Width::of(length.max(pairs)) };
+        let width = kind.width.bytes();
+        let first = kind.first_item(pairs);
+        let mut block = arena.block(first + length);
         let bytes = block.bytes_mut();
         bytes[0] = kind.to_byte();
         let put = |bytes: &mut [u8], place: usize, number: usize| {
             let number = u32::try_from(number).expect("a secret is smaller than 4 GiB").to_le_bytes();
-            let place = 1 + place * kind.width();
-            bytes[place..place + kind.width()].copy_from_slice(&number[..kind.width()]);
+            let place = 1 + place * width;
+            bytes[place..place + width].copy_from_slice(&number[..width]);
         };
         put(bytes, 0, pairs);
+        let mut end = 0;
         for (place, item) in items.iter().enumerate() {
-            bytes[end..end + item.len()].copy_from_slice(item);
+            bytes[first + end..first + end + item.len()].copy_from_slice(item);
             end += item.len();
             put(bytes, 1 + place, end);
         }
@@ -173,11 +209,15 @@ impl Held {
     }
 
     fn number(&self, place: usize) -> usize {
-        let width = self.kind().width();
+        let width = self.kind().width.bytes();
         let place = 1 + place * width;
         let mut number = [0; 4];
         number[..width].copy_from_slice(&self.block.bytes()[place..place + width]);
         u32::from_le_bytes(number) as usize
+    }
+
+    fn first_item(&self) -> usize {
+        self.kind().first_item(self.len())
     }
 
     fn end(&self, item: usize) -> usize {
@@ -185,11 +225,8 @@ impl Held {
     }
 
     fn item(&self, item: usize) -> &[u8] {
-        let start = match item {
-            0 => 1 + (1 + FIRST_KEY + 2 * self.len()) * self.kind().width(),
-            _ => self.end(item - 1),
-        };
-        &self.block.bytes()[start..self.end(item)]
+        let start = if item == 0 { 0 } else { self.end(item - 1) };
+        &self.block.bytes()[self.first_item()..][start..self.end(item)]
     }
 
     fn text(&self, item: usize) -> &str {
@@ -389,9 +426,11 @@ mod tests {
         use ScopeLabel::{Private, Public, User, Workspace};
         for label in [None, Some(Private), Some(Public), Some(User), Some(Workspace)] {
             for id in [Id::None, Id::Text, Id::Uuid, Id::UuidOfVersion] {
-                for (scope, wide) in [(Scope::Private, false), (Scope::Public, false), (Scope::Private, true)] {
-                    let kind = Kind { scope, label, id, wide };
-                    assert_eq!(Kind::of_byte(kind.to_byte()), kind);
+                for scope in [Scope::Private, Scope::Public] {
+                    for width in [Width::One, Width::Two, Width::Four] {
+                        let kind = Kind { scope, label, id, width };
+                        assert_eq!(Kind::of_byte(kind.to_byte()), kind);
+                    }
                 }
             }
         }
@@ -399,8 +438,11 @@ mod tests {
 
     #[test]
     fn values_of_any_size_read_back_as_they_were() {
-        // 64 KiB is where numbers become wider.
-        for size in [65_480, 65_500, 65_501, 65_502, 65_503, 65_504, 65_520, 65_536, 200_000] {
+        // 256 bytes and 64 KiB are where numbers become wider.
+        for size in [
+            0, 1, 240, 241, 242, 243, 244, 245, 246, 247, 248, 249, 250, 255, 256, 300, 65_480, 65_500, 65_501, 65_502,
+            65_503, 65_504, 65_520, 65_536, 200_000,
+        ] {
             let value = vec![7; size];
             let held = Held::new(&Arena::new(), secret(None, "1", &[("a", &value), ("b", b"x")]));
             assert_eq!(held.get("a").expect("it is there").expose(), value, "{size}");

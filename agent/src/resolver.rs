@@ -773,11 +773,9 @@ impl Resolver {
     /// Makes a call for one entry, or waits for one under way. Errors: the call failed, whatever is still served.
     async fn ask_again(self: &Arc<Self>, backend: usize, scopes: Scopes, name: &str) -> Result<(), BackendError> {
         let key = self.key(backend, scopes, name);
-        let before = self.cache().confirmed(key);
         let (result, _) = self.read(backend, scopes, name, Want::Reread).await;
         result?;
-        let after = self.cache().confirmed(key);
-        if before.is_some() && before == after {
+        if self.cache().is_failing(key) {
             let what = format!("back-end `{}` did not confirm secret `{name}`", self.sources[backend].name);
             return Err(BackendError::Transient { what, hint: None });
         }

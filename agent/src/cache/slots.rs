@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -14,11 +15,44 @@ use crate::clock::Tick;
 /// One held secret.
 pub(super) struct Slot {
     pub(super) cached: Arc<Cached>,
-    pub(super) confirmed: Tick,
-    pub(super) used: Used,
+    times: Times,
 }
 
 impl Slot {
+    pub(super) fn new(cached: Arc<Cached>, confirmed: Tick, used: u32, wanted: bool) -> Self {
+        Self { cached, times: Times::new(confirmed, used, wanted) }
+    }
+
+    /// Returns when the back-end last confirmed it, to the millisecond, rounded down.
+    pub(super) fn confirmed(&self) -> Tick {
+        self.times.confirmed()
+    }
+
+    /// Notes that the back-end has confirmed it at `tick`, unless it has done so later.
+    pub(super) fn confirm(&mut self, tick: Tick) {
+        self.times = Times::new(self.confirmed().max(tick), self.used(), self.is_wanted());
+    }
+
+    /// Orders entries by their last use.
+    pub(super) fn used(&self) -> u32 {
+        self.times.used()
+    }
+
+    /// Tells whether it was read since it was last asked for by itself.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.times.is_wanted()
+    }
+
+    /// Notes a use; `wanted` where that is a read.
+    pub(super) fn touch(&mut self, used: u32, wanted: bool) {
+        self.times = Times::new(self.confirmed(), used, self.is_wanted() || wanted);
+    }
+
+    /// Notes that it is asked for by itself.
+    pub(super) fn rest(&mut self) {
+        self.times = Times::new(self.confirmed(), self.used(), false);
+    }
+
     /// Returns its exact name.
     pub(super) fn name(&self) -> &str {
         self.cached.secret.name()
@@ -30,27 +64,34 @@ impl Slot {
     }
 }
 
-/// When an entry was last used, and whether it was read since it was last asked for by itself: a count and, in the lowest
-/// bit, a flag.
+/// The largest count of uses that an entry can note; [`Slots::age`] makes room for more.
+pub(super) const MOST_USES: u32 = (1 << USED_BITS) - 1;
+
+const USED_BITS: u32 = 23;
+
+/// When an entry was last confirmed and last used, and whether it was read since: 40 bits of milliseconds since boot, which
+/// are 34 years, 23 of a count, and a flag.
 #[derive(Clone, Copy)]
-pub(super) struct Used(u64);
+struct Times(u64);
 
-impl Used {
-    pub(super) fn new(count: u64, wanted: bool) -> Self {
-        Self(count << 1 | u64::from(wanted))
+impl Times {
+    fn new(confirmed: Tick, used: u32, wanted: bool) -> Self {
+        let most = u64::MAX >> (USED_BITS + 1);
+        let milliseconds =
+            u64::try_from(confirmed.since(Tick::at(Duration::ZERO)).as_millis()).unwrap_or(most).min(most);
+        Self(milliseconds << (USED_BITS + 1) | u64::from(used.min(MOST_USES)) << 1 | u64::from(wanted))
     }
 
-    /// Orders entries by their last use.
-    pub(super) fn count(self) -> u64 {
-        self.0 >> 1
+    fn confirmed(self) -> Tick {
+        Tick::at(Duration::from_millis(self.0 >> (USED_BITS + 1)))
     }
 
-    pub(super) fn wanted(self) -> bool {
+    fn used(self) -> u32 {
+        (self.0 >> 1) as u32 & MOST_USES
+    }
+
+    fn is_wanted(self) -> bool {
         self.0 & 1 == 1
-    }
-
-    pub(super) fn rest(&mut self) {
-        self.0 &= !1;
     }
 }
 
@@ -123,6 +164,13 @@ impl Slots {
         self.set_trouble(name, Trouble { forced: self.trouble(name).forced, ..Trouble::default() });
     }
 
+    /// Halves every entry's count of uses. Who was used long ago stays long ago; only the order of close ones is lost.
+    pub(super) fn age(&mut self) {
+        for slot in self.table.iter_mut() {
+            slot.times = Times::new(slot.confirmed(), slot.used() / 2, slot.is_wanted());
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -138,5 +186,29 @@ impl Slots {
             let trouble = troubles.get(slot.name()).copied().unwrap_or_default();
             (slot, trouble)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_back_to_the_millisecond_and_never_reach_into_one_another() {
+        let check = |confirmed: Duration, used: u32, wanted: bool, expected: Duration, expected_used: u32| {
+            let times = Times::new(Tick::at(confirmed), used, wanted);
+            assert_eq!(
+                (times.confirmed(), times.used(), times.is_wanted()),
+                (Tick::at(expected), expected_used, wanted),
+                "{confirmed:?} {used}"
+            );
+        };
+        let year = Duration::from_secs(366 * 86_400);
+        for wanted in [false, true] {
+            check(Duration::ZERO, 0, wanted, Duration::ZERO, 0);
+            check(Duration::from_micros(1999), 1, wanted, Duration::from_millis(1), 1);
+            check(30 * year, MOST_USES, wanted, 30 * year, MOST_USES);
+            check(100 * year, u32::MAX, wanted, Duration::from_millis((1 << 40) - 1), MOST_USES);
+        }
     }
 }
