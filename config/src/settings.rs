@@ -243,7 +243,7 @@ pub enum ServerLogin {
 pub struct ZenmlSqlSettings {
     /// Where the tables lie.
     pub database: SqlDatabase,
-    /// The encryption key of ZenML's secrets store; `None` when values are not encrypted.
+    /// The encryption key of what the tables hold, values or copies of them; `None` when that is not encrypted.
     pub encryption_key: Option<SecretText>,
     /// Name or id (dashes optional) of the user whose private or user-scoped secrets are visible.
     pub user: Option<String>,
@@ -254,8 +254,17 @@ pub struct ZenmlSqlSettings {
     pub workspace: Option<String>,
     /// The back-end that holds the values, by the secrets' ids, where the tables hold only names.
     pub values: Option<BackendSettings>,
-    /// The back-end that is asked for values, likewise, when the first fails or lacks them.
-    pub backup: Option<BackendSettings>,
+    /// Where copies of the values lie, which are asked for when the first place fails or lacks them.
+    pub backup: Option<Backup>,
+}
+
+/// Where ZenML's backup secrets store keeps its copies of values.
+#[derive(PartialEq, Eq)]
+pub enum Backup {
+    /// In the tables themselves, beside the names; the values lie in another back-end then.
+    Tables,
+    /// In a back-end, by the secrets' ids.
+    Backend(Box<BackendSettings>),
 }
 
 /// The data base of ZenML's tables.

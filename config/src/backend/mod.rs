@@ -34,8 +34,12 @@ pub(crate) fn all(written: &Written, environment: &Environment, report: &mut Rep
 
 /// Returns the names of the back-ends that only hold another's values: a `precedence` may leave them out.
 pub(crate) fn attached(written: &Written) -> Vec<&str> {
-    let sql = written.backend.values().filter(|backend| backend.kind.as_deref() == Some("zenml-sql"));
-    sql.flat_map(|backend| [backend.text("values"), backend.text("backup")]).flatten().collect()
+    let sql = written.backend.iter().filter(|(_, backend)| backend.kind.as_deref() == Some("zenml-sql"));
+    let named = sql.flat_map(|(name, backend)| {
+        // One that names itself means its own tables.
+        ["values", "backup"].map(|key| backend.text(key).filter(|holder| holder != name))
+    });
+    named.flatten().collect()
 }
 
 /// One back-end as it is being read.

@@ -3,7 +3,9 @@
 use super::Reader;
 use super::url::Store;
 use crate::check::Report;
-use crate::settings::{BackendKind, BackendSettings, Layout, MysqlSettings, Pem, SqlDatabase, ZenmlSqlSettings};
+use crate::settings::{
+    BackendKind, BackendSettings, Backup, Layout, MysqlSettings, Pem, SqlDatabase, ZenmlSqlSettings,
+};
 use crate::written::Written;
 
 /// The keys that only a server of MySQL has.
@@ -63,7 +65,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
     })))
 }
 
-/// Moves the back-ends that `values` and `backup` name into the one that names them.
+/// Moves the back-ends that `values` and `backup` name into the one that names them; one that names itself means its own
+/// tables.
 pub(super) fn attach(
     mut backends: Vec<BackendSettings>,
     written: &Written,
@@ -77,6 +80,20 @@ pub(super) fn attach(
             let Some(holder) = backend.text(key) else { continue };
             let path = ["backend", name, key];
             let mut mistake = |what: String| report.mistake_at(&path, format!("`{key}` in [backend.{name}] {what}"));
+            if holder == name {
+                match key {
+                    "backup" if backend.text("values").is_some() => {
+                        if let Some(sql) = sql_of(&mut backends, name) {
+                            sql.backup = Some(Backup::Tables);
+                        }
+                    }
+                    "backup" => {
+                        mistake("names itself, but its tables hold the values already; a backup lies elsewhere".into())
+                    }
+                    _ => mistake("names itself; leave it out where the values lie in its own tables".into()),
+                }
+                continue;
+            }
             let shown = crate::mistake::shown(holder);
             match written.backend.get(holder).map(|holder| holder.kind.as_deref()) {
                 None => {
@@ -106,11 +123,20 @@ pub(super) fn attach(
                 mistake(format!("names `{shown}`, whose `layout` must be \"store\" for that"));
                 continue;
             }
-            let owner = backends.iter_mut().find(|other| other.name == *name);
-            if let Some(BackendKind::ZenmlSql(sql)) = owner.map(|owner| &mut owner.kind) {
-                *if key == "values" { &mut sql.values } else { &mut sql.backup } = Some(held);
+            let Some(sql) = sql_of(&mut backends, name) else { continue };
+            match key {
+                "values" => sql.values = Some(held),
+                _ => sql.backup = Some(Backup::Backend(Box::new(held))),
             }
         }
     }
     backends
+}
+
+/// Returns the settings of the back-end of this name, unless it is not usable, which has been reported.
+fn sql_of<'a>(backends: &'a mut [BackendSettings], name: &str) -> Option<&'a mut ZenmlSqlSettings> {
+    match backends.iter_mut().find(|backend| backend.name == name).map(|backend| &mut backend.kind) {
+        Some(BackendKind::ZenmlSql(sql)) => Some(sql),
+        _ => None,
+    }
 }

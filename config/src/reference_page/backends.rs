@@ -82,8 +82,8 @@ const ZENML_SQL: &[Row] = &[
     Row(
         "encryption_key_env",
         "none",
-        "The variable with the encryption key of ZenML's secrets store. Without any key the values are taken as not \
-         encrypted",
+        "The variable with the encryption key of ZenML's secrets store of type `sql`, or of the backup of that type. \
+         Without any key the values are taken as not encrypted",
     ),
     Row("encryption_key_file", "none", "The file with it"),
     Row("encryption_key_credential", "none", "The systemd credential with it"),
@@ -95,7 +95,12 @@ const ZENML_SQL: &[Row] = &[
         "The name of the back-end, of type `aws`, `gcp`, `azure` or `vault`, that holds the values by the secrets' \
          ids, as ZenML 0.55 and later keep them there. It serves nothing else then",
     ),
-    Row("backup", "none", "Likewise, the back-end that is asked for values when the first one fails or lacks them"),
+    Row(
+        "backup",
+        "none",
+        "Likewise, the back-end that is asked for values when the first one fails or lacks them. This back-end's own \
+         name: its own tables, which hold copies then",
+    ),
 ];
 
 const AWS: &[Row] = &[

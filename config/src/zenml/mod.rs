@@ -33,7 +33,7 @@ use self::variables::Variables;
 use crate::environment::Environment;
 use crate::file;
 use crate::mistake::Mistake;
-use crate::settings::{BackendKind, BackendSettings, SecretText, ServerLogin, SqlDatabase, ZenmlSqlSettings};
+use crate::settings::{BackendKind, BackendSettings, Backup, SecretText, ServerLogin, SqlDatabase, ZenmlSqlSettings};
 
 const STORE: &str = "ZENML_STORE_";
 const SECRETS_STORE: &str = "ZENML_SECRETS_STORE_";
@@ -174,9 +174,10 @@ impl<'e> Search<'e> {
                     _ => sql::mysql(&store, &mut self.mistakes, &mut self.sources).map(SqlDatabase::Mysql),
                 };
                 let values = self.values(&mut secrets, &format!("{name}-values"));
-                let backup = self.backup(&mut backup, &format!("{name}-backup"), values.is_some());
-                let encryption_key = self.encryption_key(&secrets);
-                self.sql(database, encryption_key, workspace, values, backup, &config)
+                let copies = self.backup(&mut backup, &format!("{name}-backup"), values.is_some());
+                let of_tables = if matches!(copies, Some(Backup::Tables)) { &backup } else { &secrets };
+                let encryption_key = self.encryption_key(of_tables);
+                self.sql(database, encryption_key, workspace, values, copies, &config)
             }
         };
         match found {
@@ -280,28 +281,27 @@ impl<'e> Search<'e> {
     }
 
     /// Reads who holds the backup.
-    fn backup(&mut self, backup: &mut Section, name: &str, has_values: bool) -> Option<Box<BackendSettings>> {
+    fn backup(&mut self, backup: &mut Section, name: &str, has_values: bool) -> Option<Backup> {
         match secrets_store::read(backup, name, Holder::None, self.environment, &mut self.mistakes)? {
             Holder::None => None,
+            // Where the tables hold the values, such a backup is the same column again.
+            Holder::Tables if !has_values => None,
             Holder::Tables => {
-                if has_values {
-                    let what =
-                        "not ZenML's backup secrets store of type \"sql\": back-up copies in the tables are not read";
-                    self.sources.push(what.to_owned());
-                }
-                None
+                self.sources.push("a backup of type \"sql\", in the tables themselves".to_owned());
+                Some(Backup::Tables)
             }
             Holder::Other(holder) => {
                 self.sources.push(format!("a backup of type \"{}\"", holder.kind.type_name()));
-                Some(holder)
+                Some(Backup::Backend(holder))
             }
         }
     }
 
-    /// Takes the key where ZenML takes it. It ignores a key without `ZENML_SECRETS_STORE_TYPE` when variables replaced
-    /// the store; we do not: whoever sets a key means it. To ZenML an empty key is none.
-    fn encryption_key(&mut self, secrets: &Section) -> Option<SecretText> {
-        secrets.secret("encryption_key", &mut self.mistakes)
+    /// Takes the key of the tables from the secrets store that lies in them. ZenML ignores a key without
+    /// `ZENML_SECRETS_STORE_TYPE` when variables replaced the store; we do not: whoever sets a key means it. To ZenML an
+    /// empty key is none.
+    fn encryption_key(&mut self, of_tables: &Section) -> Option<SecretText> {
+        of_tables.secret("encryption_key", &mut self.mistakes)
     }
 
     fn sql(
@@ -310,7 +310,7 @@ impl<'e> Search<'e> {
         encryption_key: Option<SecretText>,
         workspace: Option<String>,
         values: Option<Box<BackendSettings>>,
-        backup: Option<Box<BackendSettings>>,
+        backup: Option<Backup>,
         config: &GlobalConfig,
     ) -> Option<(BackendKind, crate::settings::NetworkSettings)> {
         let values = match (values, config.version_before_tables()) {
@@ -330,7 +330,7 @@ impl<'e> Search<'e> {
             user_required: user.is_some(),
             workspace,
             values: values.map(|values| *values),
-            backup: backup.map(|backup| *backup),
+            backup,
         };
         Some((BackendKind::ZenmlSql(Box::new(sql)), Default::default()))
     }

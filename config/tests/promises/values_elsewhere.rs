@@ -1,6 +1,6 @@
 //! `values` and `backup` of a `zenml-sql` back-end: the values of its secrets lie in another one.
 
-use keyside_config::settings::{BackendKind, ZenmlSqlSettings};
+use keyside_config::settings::{BackendKind, BackendSettings, Backup, ZenmlSqlSettings};
 
 use crate::scene::{Scene, assert_holds};
 
@@ -22,13 +22,22 @@ fn sql(scene: &Scene) -> (Vec<String>, ZenmlSqlSettings) {
     }
 }
 
+/// The back-end that holds the copies.
+fn spare(store: ZenmlSqlSettings) -> BackendSettings {
+    match store.backup {
+        Some(Backup::Backend(spare)) => *spare,
+        _ => panic!("no back-end holds copies"),
+    }
+}
+
 #[test]
 fn a_back_end_that_holds_values_belongs_to_the_one_that_names_it() {
     let scene = Scene::with_config(&text("values = \"cloud\"\nbackup = \"spare\""));
     let (names, store) = sql(&scene);
     assert_eq!(names, ["store"], "no precedence is needed");
-    let (values, backup) = (store.values.expect("values"), store.backup.expect("a backup"));
+    let values = store.values.as_ref().expect("values");
     assert_eq!((values.name.as_str(), values.kind.type_name()), ("cloud", "aws"));
+    let backup = spare(store);
     assert_eq!((backup.name.as_str(), backup.kind.type_name()), ("spare", "gcp"));
 }
 
@@ -37,9 +46,26 @@ fn a_backup_alone_leaves_the_other_in_the_precedence() {
     let text = format!("{}[agent]\nprecedence = [\"cloud\", \"store\"]\n", text("backup = \"spare\""));
     let (names, store) = sql(&Scene::with_config(&text));
     assert_eq!(names, ["cloud", "store"]);
-    assert!(store.values.is_none() && store.backup.is_some_and(|backup| backup.name == "spare"));
+    assert!(store.values.is_none() && spare(store).name == "spare");
     let mistake = Scene::with_config(&self::text("backup = \"spare\"")).mistake();
     assert_holds(&mistake, &["`precedence` in [agent] must say their order", "precedence = [\"cloud\", \"store\"]"]);
+}
+
+#[test]
+fn copies_beside_the_names_are_a_backup_that_the_back_end_names_by_its_own_name() {
+    let text =
+        format!("{}[agent]\nprecedence = [\"store\", \"spare\"]\n", text("values = \"cloud\"\nbackup = \"store\""));
+    let (names, store) = sql(&Scene::with_config(&text));
+    assert_eq!(names, ["store", "spare"]);
+    assert!(store.values.is_some() && store.backup == Some(Backup::Tables));
+    // Its own tables hold the values where nothing else does.
+    for (lines, part) in [
+        ("backup = \"store\"", "`backup` in [backend.store] names itself, but its tables hold the values already"),
+        ("values = \"store\"", "`values` in [backend.store] names itself; leave it out"),
+    ] {
+        let text = format!("{}[agent]\nprecedence = [\"store\", \"cloud\", \"spare\"]\n", self::text(lines));
+        assert_holds(&Scene::with_config(&text).mistake(), &["keyside.toml:4:10: ", part]);
+    }
 }
 
 #[test]
@@ -58,7 +84,6 @@ fn a_precedence_may_name_the_holder_of_values_and_nothing_changes() {
 fn only_a_cloud_or_vault_of_layout_store_can_hold_values() {
     for (lines, parts) in [
         ("values = \"clod\"", &["keyside.toml:4:10: `values` in [backend.store] names `clod`", "there is no"][..]),
-        ("backup = \"store\"", &["keyside.toml:4:10: `backup` in [backend.store] names `store`", "cannot hold values"]),
         ("values = \"cloud\"\nbackup = \"cloud\"", &["keyside.toml:5:10: ", "holds another's values already"]),
     ] {
         assert_holds(&Scene::with_config(&text(lines)).mistakes().join("\n"), parts);

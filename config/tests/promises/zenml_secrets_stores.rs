@@ -1,7 +1,7 @@
 //! ZenML's secrets store and its backup beside an SQL store: which of them holds the values.
 
 use keyside_config::Settings;
-use keyside_config::settings::{BackendKind, BackendSettings, Layout, ZenmlSqlSettings};
+use keyside_config::settings::{BackendKind, BackendSettings, Backup, Layout, ZenmlSqlSettings};
 
 use crate::scene::{Scene, assert_holds};
 use crate::zenml;
@@ -24,6 +24,14 @@ pub(crate) fn holder(settings: &Settings) -> &BackendSettings {
     assert_eq!(holder.name, "store-values");
     assert_eq!(holder.kind.layout(), Some(&Layout::Store));
     holder
+}
+
+/// The back-end that holds the backup.
+fn spare(settings: &Settings) -> &BackendSettings {
+    match &sql(settings).backup {
+        Some(Backup::Backend(spare)) => spare,
+        _ => panic!("no back-end holds a backup"),
+    }
 }
 
 /// The only mistake; it quotes no secret.
@@ -87,8 +95,7 @@ fn the_global_configuration_has_the_secrets_store_as_tables() {
     assert_eq!((keys.access_key_id.as_str(), keys.secret_access_key.text.as_str()), ("id", "canary"));
     let expected = "`store.secrets_store.auth_config.aws_secret_access_key` in ";
     assert_holds(&keys.secret_access_key.origin, &[expected, "zen/config.yaml"]);
-    let backup = sql(&settings).backup.as_ref().expect("a backup");
-    assert_eq!((backup.name.as_str(), backup.kind.type_name()), ("store-backup", "vault"));
+    assert_eq!((spare(&settings).name.as_str(), spare(&settings).kind.type_name()), ("store-backup", "vault"));
 
     // A field in the environment lies over the file; a type replaces it whole.
     let scene = zenml::scene(&config).variable("ZENML_SECRETS_STORE_AUTH_CONFIG", "{\"region\": \"us\"}");
@@ -109,8 +116,7 @@ fn a_backup_is_a_cloud_beside_tables_or_cloud() {
     };
     let settings = backed(with(&[])).load();
     assert!(sql(&settings).values.is_none());
-    let backup = sql(&settings).backup.as_ref().expect("a backup");
-    assert_eq!((backup.name.as_str(), backup.kind.type_name()), ("store-backup", "gcp"));
+    assert_eq!((spare(&settings).name.as_str(), spare(&settings).kind.type_name()), ("store-backup", "gcp"));
     let settings = backed(with(&AWS)).load();
     assert_eq!(holder(&settings).kind.type_name(), "aws");
     assert!(sql(&settings).backup.is_some());
@@ -120,11 +126,29 @@ fn a_backup_is_a_cloud_beside_tables_or_cloud() {
 }
 
 #[test]
-fn copies_in_the_tables_are_no_backup_that_is_read_and_that_is_said() {
-    let scene = with(&AWS).variable("ZENML_BACKUP_SECRETS_STORE_TYPE", "sql");
-    let settings = scene.load();
-    assert!(sql(&settings).backup.is_none());
-    assert_holds(&settings.sources.join("\n"), &["not ZenML's backup secrets store of type \"sql\""]);
+fn copies_in_the_tables_are_a_backup_with_the_key_of_the_backup_store() {
+    let backed = |scene: Scene| {
+        scene
+            .variable("ZENML_BACKUP_SECRETS_STORE_TYPE", "sql")
+            .variable("ZENML_BACKUP_SECRETS_STORE_ENCRYPTION_KEY", "canary of the backup")
+    };
+    let settings = backed(with(&AWS)).load();
+    assert_eq!(holder(&settings).kind.type_name(), "aws");
+    assert!(sql(&settings).backup == Some(Backup::Tables));
+    let key = sql(&settings).encryption_key.as_ref().expect("a key");
+    assert_eq!(key.text.as_str(), "canary of the backup");
+    assert_eq!(key.origin, "variable ZENML_BACKUP_SECRETS_STORE_ENCRYPTION_KEY");
+    assert_holds(&settings.sources.join("\n"), &["a backup of type \"sql\", in the tables themselves"]);
+    let config = "version: 0.98.0\nstore:\n  type: sql\n  url: mysql://zen:pw@db/zenml\n  secrets_store:\n    type: aws\n    \
+                  auth_method: implicit\n    auth_config:\n      region: eu\n  backup_secrets_store:\n    type: sql\n    \
+                  encryption_key: canary\n";
+    let settings = zenml::scene(config).load();
+    assert!(sql(&settings).backup == Some(Backup::Tables));
+    assert_eq!(sql(&settings).encryption_key.as_ref().map(|key| key.text.as_str()), Some("canary"));
+    // Where the tables hold the values, it is the same column again, and the first store's key counts.
+    let settings = backed(with(&[("TYPE", "sql"), ("ENCRYPTION_KEY", "first")])).load();
+    assert!(sql(&settings).values.is_none() && sql(&settings).backup.is_none());
+    assert_eq!(sql(&settings).encryption_key.as_ref().map(|key| key.text.as_str()), Some("first"));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Values that lie elsewhere: the tables then hold only names, and another back-end the values by the secret's id, as
-//! ZenML keeps them since 0.55. A backup is asked where the first place fails, as ZenML does.
+//! Values that lie elsewhere: another back-end then holds them by the secret's id, as ZenML keeps them since 0.55, and the
+//! tables hold only names, or copies beside the names. A backup is asked where the first place fails, as ZenML does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keyside_config::settings::BackendSettings;
+use keyside_config::settings::{self, BackendSettings};
 use keyside_protocol::value::SecretValues;
 
 use super::super::{BackendError, Description, Kept, ValueStore};
@@ -17,7 +17,7 @@ use super::tables::has_tables;
 /// The other places, and which version of what they hold was read last.
 pub(super) struct Elsewhere {
     values: Option<Holder>,
-    backup: Option<Holder>,
+    backup: Option<Backup>,
     /// How long the first place may take where there is a second.
     patience: Duration,
     /// By the secret's id, dashed. A listing reads no other place, so it repeats what a fetch has found there; no value.
@@ -31,13 +31,20 @@ pub(super) struct Holder {
     pub(super) store: Arc<dyn ValueStore>,
 }
 
+/// Where copies of the values lie.
+pub(super) enum Backup {
+    /// In the tables, where the first place is another one.
+    Tables,
+    Other(Holder),
+}
+
 impl Elsewhere {
     /// `timeout` is the deadline of one call.
-    pub(super) fn new(values: Option<Holder>, backup: Option<Holder>, timeout: Duration) -> Self {
+    pub(super) fn new(values: Option<Holder>, backup: Option<Backup>, timeout: Duration) -> Self {
         Self { values, backup, patience: timeout / 2, versions: Mutex::default() }
     }
 
-    /// Tells whether the tables hold only names.
+    /// Tells whether the first place for values is not the tables.
     pub(super) fn holds_values(&self) -> bool {
         self.values.is_some()
     }
@@ -65,25 +72,9 @@ impl Elsewhere {
         }
     }
 
-    /// Reads the values from the backup after the first place has failed with `error`, which stays the answer where the
-    /// backup does not have them either.
-    pub(super) async fn backup_of(
-        &self,
-        id: &str,
-        deployment: &str,
-        error: BackendError,
-    ) -> Result<Kept, BackendError> {
-        let Some(holder) = &self.backup else { return Err(error) };
-        match holder.store.values_of(id, deployment).await {
-            Ok(kept) => {
-                tracing::warn!(backend = holder.name, id, %error, "values are read from the backup");
-                Ok(kept)
-            }
-            Err(second) => {
-                tracing::debug!(backend = holder.name, id, error = %second, "the backup does not have them either");
-                Err(error)
-            }
-        }
+    /// The place to ask after the first has failed.
+    pub(super) fn backup(&self) -> Option<&Backup> {
+        self.backup.as_ref()
     }
 
     /// The answer for a secret that has a row, and no values in the place that holds them.
@@ -127,7 +118,11 @@ impl Elsewhere {
     }
 
     pub(super) async fn close(&self) {
-        for holder in self.values.iter().chain(&self.backup) {
+        let backup = match &self.backup {
+            Some(Backup::Other(holder)) => Some(holder),
+            Some(Backup::Tables) | None => None,
+        };
+        for holder in self.values.iter().chain(backup) {
             holder.store.close().await;
         }
     }
@@ -147,6 +142,14 @@ pub(super) fn open(settings: &BackendSettings, max_value: u64) -> Result<Holder,
         hint: Some("values by id have the layout `store`, on AWS, GCP, Azure or Vault".into()),
     })?;
     Ok(Holder { name: settings.name.clone(), store })
+}
+
+/// Opens a backup, likewise.
+pub(super) fn open_backup(backup: &settings::Backup, max_value: u64) -> Result<Backup, BackendError> {
+    match backup {
+        settings::Backup::Tables => Ok(Backup::Tables),
+        settings::Backup::Backend(settings) => open(settings, max_value).map(Backup::Other),
+    }
 }
 
 /// Returns the id of ZenML's deployment, dashed: what it marks values with that it keeps elsewhere.

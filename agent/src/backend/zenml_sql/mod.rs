@@ -61,10 +61,9 @@ struct ZenmlSql {
 ///
 /// Errors: `Identity` when the settings cannot work, or the places for its values cannot be opened.
 pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) -> Result<Opened, BackendError> {
-    let holder = |settings: &Option<BackendSettings>| {
-        settings.as_ref().map(|settings| elsewhere::open(settings, max_value)).transpose()
-    };
-    let elsewhere = Elsewhere::new(holder(&sql.values)?, holder(&sql.backup)?, settings.timeout);
+    let values = sql.values.as_ref().map(|values| elsewhere::open(values, max_value)).transpose()?;
+    let backup = sql.backup.as_ref().map(|backup| elsewhere::open_backup(backup, max_value)).transpose()?;
+    let elsewhere = Elsewhere::new(values, backup, settings.timeout);
     let is_whole = !elsewhere.is_anywhere();
     if settings.writable && !is_whole {
         tracing::warn!(

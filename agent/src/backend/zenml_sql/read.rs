@@ -9,7 +9,7 @@ use tokio::time::{Duration, sleep};
 use super::super::{BackendError, Description, Scope, Scopes, Secret};
 use super::connection::{Bound, Connection, Dialect, Record, VALUES};
 use super::connections::Reader;
-use super::elsewhere::{self, Found};
+use super::elsewhere::{self, Backup, Found, Holder};
 use super::era::Era;
 use super::error::Doing;
 use super::sqlite::NAMES_PER_STATEMENT;
@@ -140,7 +140,7 @@ impl ZenmlSql {
             }
             let young = age < DOUBT && !ours;
             let missing = matches!(stored, Stored::Nothing);
-            let found = match self.value_of(connection, &row, stored).await {
+            let found = match self.value_of(reader, &view, &row, stored).await {
                 // ZenML commits a new row before its values.
                 Err(_) if young && missing && !self.elsewhere.holds_values() => None,
                 Err(BackendError::NotFound) if young => None,
@@ -167,28 +167,66 @@ impl ZenmlSql {
         Err(being_written(&self.place.backend, name))
     }
 
-    /// The values of a row: from the tables, or from the place that holds them in their stead; else from the backup.
-    async fn value_of(&self, connection: &mut Connection, row: &Row, stored: Stored) -> Result<Found, BackendError> {
-        if !self.elsewhere.is_anywhere() {
-            return Ok(Found { values: self.decode_stored(row, stored)?, version: None });
-        }
-        let id = dashed(&row.id);
-        let mut deployment = None;
+    /// The values of a row: from the tables, or from the place that holds them in their stead. After any failure there from
+    /// the backup; where that does not have them either, the first failure stays the answer.
+    async fn value_of(
+        &self,
+        reader: &mut Reader,
+        view: &View,
+        row: &Row,
+        stored: Stored,
+    ) -> Result<Found, BackendError> {
         let first = if self.elsewhere.holds_values() {
-            let known = deployment.insert(elsewhere::deployment(&self.place, connection).await?);
-            self.elsewhere.values_of(&id, known).await.map(Found::from)
+            self.values_elsewhere(&mut reader.connection, row).await
         } else {
-            self.decode_stored(row, stored).map(|values| Found { values, version: None })
+            self.found_stored(row, stored)
         };
-        let error = match first {
-            Ok(found) => return Ok(found),
-            Err(error) => error,
+        let (error, backup) = match (first, self.elsewhere.backup()) {
+            (Err(error), Some(backup)) => (error, backup),
+            (first, _) => return first,
         };
-        let deployment = match deployment {
-            Some(deployment) => deployment,
-            None => elsewhere::deployment(&self.place, connection).await?,
+        let (place, second) = match backup {
+            Backup::Tables => (&self.place.backend, self.copy_in_tables(reader, view, row).await),
+            Backup::Other(holder) => (&holder.name, self.copy_elsewhere(holder, &mut reader.connection, row).await),
         };
-        self.elsewhere.backup_of(&id, &deployment, error).await.map(Found::from)
+        let id = dashed(&row.id);
+        match second {
+            Ok(found) => {
+                tracing::warn!(backend = place, id, %error, "values are read from the backup");
+                Ok(found)
+            }
+            Err(second) => {
+                tracing::debug!(backend = place, id, error = %second, "the backup does not have them either");
+                Err(error)
+            }
+        }
+    }
+
+    async fn values_elsewhere(&self, connection: &mut Connection, row: &Row) -> Result<Found, BackendError> {
+        let deployment = elsewhere::deployment(&self.place, connection).await?;
+        self.elsewhere.values_of(&dashed(&row.id), &deployment).await.map(Found::from)
+    }
+
+    async fn copy_elsewhere(
+        &self,
+        holder: &Holder,
+        connection: &mut Connection,
+        row: &Row,
+    ) -> Result<Found, BackendError> {
+        let deployment = elsewhere::deployment(&self.place, connection).await?;
+        holder.store.values_of(&dashed(&row.id), &deployment).await.map(Found::from)
+    }
+
+    async fn copy_in_tables(&self, reader: &mut Reader, view: &View, row: &Row) -> Result<Found, BackendError> {
+        reader.has_seen_values = true;
+        let stored = stored_values(&mut reader.connection, view, &row.id).await;
+        let stored = stored.map_err(|error| self.place.failure(Doing::Reading, &error))?;
+        let (_, stored) = stored.ok_or(BackendError::NotFound)?;
+        self.found_stored(row, stored)
+    }
+
+    fn found_stored(&self, row: &Row, stored: Stored) -> Result<Found, BackendError> {
+        Ok(Found { values: self.decode_stored(row, stored)?, version: None })
     }
 
     fn refuse_older_era(&self, view: &View) -> Result<(), BackendError> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::super::elsewhere::{Elsewhere, Holder};
+use super::super::elsewhere::{Backup, Elsewhere, Holder};
 use super::super::read::dashed;
 use super::*;
 use crate::backend::contract::{Case, Subject, run};
@@ -56,6 +56,17 @@ impl ValueStore for Drawer {
     }
 }
 
+/// Each way in which the first place fails.
+fn failures() -> [BackendError; 4] {
+    let what = || "cloud says no".to_owned();
+    [
+        BackendError::Denied { what: what(), hint: None },
+        BackendError::Transient { what: what(), hint: None },
+        BackendError::Identity { what: what(), hint: None },
+        BackendError::Unusable { what: what(), hint: None },
+    ]
+}
+
 const DEPLOYMENT: &str = "00000000-0000-0000-0000-0000000000dd";
 
 /// A store whose table has names only, of the deployment [`DEPLOYMENT`].
@@ -86,15 +97,15 @@ fn holder(name: &str, drawer: &Arc<Drawer>) -> Holder {
     Holder { name: name.into(), store: Arc::clone(drawer) as Arc<dyn ValueStore> }
 }
 
-fn open(
-    store: &Store,
-    values: Option<&Arc<Drawer>>,
-    backup: Option<&Arc<Drawer>>,
-    options: &Options,
-) -> Arc<dyn Backend> {
+/// A backup in another back-end.
+fn copies_in(drawer: &Arc<Drawer>) -> Backup {
+    Backup::Other(holder("spare", drawer))
+}
+
+fn open(store: &Store, values: Option<&Arc<Drawer>>, backup: Option<Backup>, options: &Options) -> Arc<dyn Backend> {
     let settings = settings_of(SqlDatabase::Sqlite(store.path.clone()), options);
     let BackendKind::ZenmlSql(sql) = &settings.kind else { unreachable!("as made above") };
-    let (values, backup) = (values.map(|drawer| holder("cloud", drawer)), backup.map(|drawer| holder("spare", drawer)));
+    let values = values.map(|drawer| holder("cloud", drawer));
     let elsewhere = Elsewhere::new(values, backup, settings.timeout);
     Arc::new(super::super::ZenmlSql::new(&settings, sql, options.max_value, elsewhere).expect("settings that can work"))
 }
@@ -161,13 +172,7 @@ async fn what_the_other_back_end_says_is_said_again() {
     let backend = open(&store, Some(&cloud), None, &Options::default());
     let missing = error(&*backend, "db").await;
     check_error(&missing, "unusable", "`db` has no values in back-end `cloud`", "zenml secret restore");
-    let what = || "cloud says no".to_owned();
-    for failure in [
-        BackendError::Denied { what: what(), hint: None },
-        BackendError::Transient { what: what(), hint: None },
-        BackendError::Identity { what: what(), hint: None },
-        BackendError::Unusable { what: what(), hint: None },
-    ] {
+    for failure in failures() {
         cloud.fail(Some(failure.clone()));
         assert_eq!(error(&*backend, "db").await, failure);
     }
@@ -185,7 +190,7 @@ async fn the_backup_is_read_where_the_first_place_fails_or_lacks_the_values() {
     let (cloud, spare) = (Arc::new(Drawer::default()), Arc::new(Drawer::default()));
     spare.put(DEPLOYMENT, &id, &[("k", b"spare")]);
     let options = Options { timeout: Duration::from_millis(400), ..Options::default() };
-    let backend = open(&store, Some(&cloud), Some(&spare), &options);
+    let backend = open(&store, Some(&cloud), Some(copies_in(&spare)), &options);
     assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "spare");
     cloud.put(DEPLOYMENT, &id, &[("k", b"cloud")]);
     assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "cloud");
@@ -204,7 +209,7 @@ async fn the_backup_is_read_where_the_first_place_fails_or_lacks_the_values() {
     assert!(fetched.is_ok_and(|fetched| fetched.is_ok()));
 
     // The tables are the first place.
-    let backend = open(&store, None, Some(&spare), &Options::default());
+    let backend = open(&store, None, Some(copies_in(&spare)), &Options::default());
     assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "spare");
     let restored = listed(&*backend, "db").await;
     store.sql("UPDATE secret SET \"values\" = CAST('eyJrIjogInRhYmxlIn0=' AS BLOB)").await;
@@ -214,6 +219,67 @@ async fn the_backup_is_read_where_the_first_place_fails_or_lacks_the_values() {
     assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "spare");
     spare.fail(Some(BackendError::NotFound));
     check_error(&error(&*backend, "db").await, "unusable", "not base64", "");
+}
+
+#[tokio::test]
+async fn copies_beside_the_names_are_read_after_any_failure_of_the_first_place() {
+    let store = names_only().await;
+    let id = row(&store, "db", false, "CAST('eyJrIjogImNvcHkifQ==' AS BLOB)").await;
+    let cloud = Arc::new(Drawer::default());
+    let options = Options { timeout: Duration::from_millis(400), ..Options::default() };
+    let backend = open(&store, Some(&cloud), Some(Backup::Tables), &options);
+    assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "copy", "the cloud lacks them");
+    for failure in failures() {
+        cloud.fail(Some(failure));
+        assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "copy");
+    }
+    let copy = version(&*backend, "db").await;
+    assert_eq!(listed(&*backend, "db").await, copy);
+    // What the cloud has goes before the copy, and is another version.
+    cloud.fail(None);
+    cloud.put(DEPLOYMENT, &id, &[("k", b"cloud")]);
+    assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "cloud");
+    assert_ne!(listed(&*backend, "db").await, copy);
+    // One that hangs leaves the tables their time.
+    cloud.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+    let fetched = tokio::time::timeout(options.timeout, backend.fetch("db", Scopes::PrivateFirst)).await;
+    assert!(fetched.is_ok_and(|fetched| fetched.is_ok()));
+    cloud.hangs.store(false, std::sync::atomic::Ordering::Relaxed);
+    // No deployment is needed for what stands beside the name.
+    store.sql("DROP TABLE server_settings").await;
+    assert_eq!(k(&*backend, "db", Scopes::PrivateFirst).await, "copy");
+}
+
+#[tokio::test]
+async fn where_the_tables_have_no_copy_that_can_be_read_the_first_failure_stays() {
+    let store = names_only().await;
+    for (name, stored) in [("null", "NULL"), ("empty", "''"), ("damaged", "'damaged'"), ("not_json", "'YWJj'")] {
+        row(&store, name, false, stored).await;
+    }
+    let cloud = Arc::new(Drawer::default());
+    let backend = open(&store, Some(&cloud), Some(Backup::Tables), &Options::default());
+    for name in ["null", "empty", "damaged", "not_json"] {
+        cloud.fail(None);
+        let missing = error(&*backend, name).await;
+        check_error(&missing, "unusable", "has no values in back-end `cloud`", "zenml secret restore");
+        for failure in failures() {
+            cloud.fail(Some(failure.clone()));
+            assert_eq!(error(&*backend, name).await, failure, "{name}");
+        }
+    }
+    assert_eq!(error(&*backend, "absent").await, BackendError::NotFound);
+}
+
+#[tokio::test]
+async fn copies_that_zenml_encrypted_are_read_with_the_key_of_the_backup() {
+    let store = Store::fixture("zenml-0.98.0-enc");
+    let cloud = Arc::new(Drawer::default());
+    let open = |key| open(&store, Some(&cloud), Some(Backup::Tables), &Options { key, ..Options::default() });
+    let backend = open(Some(super::fixtures::KEY));
+    assert_eq!(k(&*backend, "both_scopes", Scopes::PrivateOnly).await, "private-or-user");
+    for key in [None, Some("another")] {
+        check_error(&error(&*open(key), "both_scopes").await, "unusable", "has no values in back-end `cloud`", "");
+    }
 }
 
 #[tokio::test]

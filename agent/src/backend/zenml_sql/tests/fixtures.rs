@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::backend::Scope;
 
-const KEY: &str = "fixture-encryption-key-Ünïcode";
+pub(super) const KEY: &str = "fixture-encryption-key-Ünïcode";
 
 type Content = BTreeMap<String, BTreeMap<String, String>>;
 
