@@ -1,4 +1,8 @@
-"""Drives the real ZenML client: one JSON order a line on stdin, one JSON answer a line on stdout."""
+"""Drives the real ZenML client: one JSON order a line on stdin, one JSON answer a line on stdout.
+
+    real_zenml.py [PLACE...]      PLACE is a virtual environment with the libraries of a secrets store of ZenML's
+"""
+import glob
 import json
 import os
 import sys
@@ -7,6 +11,8 @@ import time
 # ZenML prints as it likes; answers go out on a descriptor of their own.
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
+# Behind what is installed: ZenML keeps its own versions of what both need.
+sys.path += [folder for place in sys.argv[1:] for folder in glob.glob(os.path.join(place, "lib/python3*/site-packages"))]
 
 from zenml.client import Client  # noqa: E402
 

@@ -12,7 +12,9 @@
 //! * [`agent`]: an agent that is ready, and ended with the scenario.
 //! * [`socket_client`]: bytes to the socket and replies from it.
 //! * [`zenml`]: the real ZenML, one process driven line by line.
+//! * [`values_elsewhere`]: ZenML's names in its tables, and the values in another place.
 //! * [`mariadb`]: a real MariaDB.
+//! * [`aws`]: what stands for AWS.
 //! * [`openbao`]: the real OpenBao, a free Vault.
 //! * [`process_memory`]: what stands in the memory of a running process.
 //! * [`containers`]: the project's images, built and run by podman.
@@ -22,6 +24,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test's fault is a panic, and its words go to stderr")]
 
 pub mod agent;
+pub mod aws;
 pub mod canary;
 pub mod containers;
 pub mod eventually;
@@ -36,6 +39,7 @@ pub mod run;
 pub mod socket_client;
 pub mod step;
 pub mod store;
+pub mod values_elsewhere;
 pub mod zenml;
 
 pub use agent::Agent;

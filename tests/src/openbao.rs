@@ -1,7 +1,7 @@
 //! A real OpenBao, started and ended with its scenario.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -61,6 +61,11 @@ impl OpenBao {
         bao.order(&["secrets", "enable", "-path=secret", "-version=2", "kv"]);
         eventually("the engine is ready", || bao.try_order(&["kv", "put", "-mount=secret", "first", "k=v"]).ok());
         Some(bao)
+    }
+
+    /// Returns where it is installed, ZenML's client for it beside it.
+    pub fn place(&self) -> &Path {
+        &self.place
     }
 
     /// Writes a secret of version 2 at `path` below `secret`.

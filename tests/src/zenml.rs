@@ -30,6 +30,12 @@ impl Zenml {
 
     /// Starts ZenML in `home` with these variables besides, which may name another store.
     pub fn start_with(home: &Home, variables: &[(&str, &str)]) -> Option<Self> {
+        Self::start_program(home, &["real_zenml.py"], variables)
+    }
+
+    /// Starts ZenML in `home` by this program of the peers, the first word, with the others as its arguments.
+    pub fn start_program(home: &Home, program: &[&str], variables: &[(&str, &str)]) -> Option<Self> {
+        let (script, arguments) = program.split_first().expect("a program");
         let python = python()?;
         let directory = home.fresh("zenml");
         let log = home.fresh("zenml.txt");
@@ -38,7 +44,8 @@ impl Zenml {
         home.holds_values(&log);
         let run = variables.iter().fold(Run::new(home, python), |run, (name, value)| run.env(name, value));
         let mut command = run
-            .arg(package().join("peers/real_zenml.py"))
+            .arg(package().join("peers").join(script))
+            .args(arguments)
             .env("ZENML_CONFIG_PATH", &directory)
             .env("ZENML_ANALYTICS_OPT_IN", "false")
             .env("ZENML_LOGGING_VERBOSITY", "ERROR")

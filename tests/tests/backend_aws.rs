@@ -2,105 +2,28 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use keyside_tests::Home;
 use keyside_tests::agent::AgentBuilder;
+use keyside_tests::aws::{Cloud, installed};
 use keyside_tests::eventually::eventually;
-use keyside_tests::remark::remark;
 use keyside_tests::socket_client::Reply;
+use keyside_tests::values_elsewhere::ValuesElsewhere;
 use serde_json::json;
 
-/// A running stand-in for AWS; ends with this.
-struct Cloud {
-    child: Child,
-    place: PathBuf,
-    url: String,
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Cloud {
-    fn moto() -> Option<Self> {
-        let place = installed("KEYSIDE_MOTO", "moto-5.2.5", "install-moto.sh")?;
-        let port = free_port();
-        let mut command = Command::new(place.join("bin/moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-        Some(Self::start(command, port, place))
-    }
-
-    fn ministack() -> Option<Self> {
-        let place = installed("KEYSIDE_MINISTACK", "ministack-1.5.33", "install-ministack.sh")?;
-        let port = free_port();
-        let mut command = Command::new(place.join("bin/ministack"));
-        command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
-        command.env("MINISTACK_REGION", "eu-central-1").env("MINISTACK_IMDS_V2_REQUIRED", "1");
-        command.env("SERVICES", "secretsmanager,sts,iam,imds").env("LOG_LEVEL", "WARNING");
-        Some(Self::start(command, port, place))
-    }
-
-    fn start(mut command: Command, port: u16, place: PathBuf) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let cloud = Self { child, place, url: format!("http://127.0.0.1:{port}") };
-        eventually("the stand-in listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-        cloud
-    }
-
-    /// Calls AWS's own Python client, of moto's environment, with each of `calls`: a method and its arguments.
-    fn owner(&self, calls: &serde_json::Value) {
-        let python = installed("KEYSIDE_MOTO", "moto-5.2.5", "install-moto.sh").unwrap_or_else(|| self.place.clone());
-        let script = "import boto3, json, sys\n\
-            client = boto3.client('secretsmanager', region_name='eu-central-1', endpoint_url=sys.argv[1],\n\
-                aws_access_key_id='owner', aws_secret_access_key='owner')\n\
-            for method, arguments in json.load(sys.stdin):\n    getattr(client, method)(**arguments)\n";
-        let mut child = Command::new(python.join("bin/python"))
-            .args(["-c", script, &self.url])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        serde_json::to_writer(child.stdin.take().unwrap(), calls).unwrap();
-        assert!(child.wait().unwrap().success());
-    }
-
-    fn plant(&self, home: &Home) {
-        let text = json!({"password": home.canary(), "user": "admin"}).to_string();
-        let manager = json!({"password": home.canary(), "zenml_schema_name": "arbitrary"}).to_string();
-        self.owner(&json!([
-            ["create_secret", {"Name": "app/db", "SecretString": text}],
-            ["create_secret", {"Name": "app/gone", "SecretString": "x"}],
-            ["create_secret", {"Name": "zenml/global/mlflow", "SecretString": manager}],
-        ]));
-    }
-}
-
-fn installed(variable: &str, folder: &str, script: &str) -> Option<PathBuf> {
-    let cache = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/keyside-peers"));
-    let peers = std::env::var_os("KEYSIDE_PEERS").map(PathBuf::from).or_else(cache);
-    let named = std::env::var_os(variable).map(PathBuf::from);
-    let place = named.or_else(|| peers.map(|peers| peers.join(folder)));
-    // Another user's cache may be closed to us.
-    let place = place.filter(|place| place.join(".keyside-complete").is_file());
-    if place.is_none() {
-        remark(format_args!("skipped: {folder} is not installed (tests/peers/{script})"));
-    }
-    place
+fn plant(cloud: &Cloud, home: &Home) {
+    let text = json!({"password": home.canary(), "user": "admin"}).to_string();
+    let manager = json!({"password": home.canary(), "zenml_schema_name": "arbitrary"}).to_string();
+    cloud.owner(&json!([
+        ["create_secret", {"Name": "app/db", "SecretString": text}],
+        ["create_secret", {"Name": "app/gone", "SecretString": "x"}],
+        ["create_secret", {"Name": "zenml/global/mlflow", "SecretString": manager}],
+    ]));
 }
 
 fn text(reply: &Reply) -> String {
     String::from_utf8_lossy(&reply.body).into_owned()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn config(url: &str, keys: &str) -> String {
@@ -129,7 +52,7 @@ fn bare<'h>(home: &'h Home, url: &str, keys: &str) -> AgentBuilder<'h> {
 fn secrets_are_read_checked_and_forgotten_and_no_token_is_logged_on_real_moto() {
     let Some(cloud) = Cloud::moto() else { return };
     let home = Home::new();
-    cloud.plant(&home);
+    plant(&cloud, &home);
     let token = "session-token-that-no-log-shows";
     let agent = bare(&home, &cloud.url, "").env("AWS_ACCESS_KEY_ID", "AKIATEST");
     let agent = agent.env("AWS_SECRET_ACCESS_KEY", "key-that-no-log-shows").env("AWS_SESSION_TOKEN", token).start();
@@ -158,7 +81,7 @@ fn secrets_are_read_checked_and_forgotten_and_no_token_is_logged_on_real_moto() 
 fn every_usual_place_of_credentials_is_looked_at_on_real_moto() {
     let Some(cloud) = Cloud::moto() else { return };
     let home = Home::new();
-    cloud.plant(&home);
+    plant(&cloud, &home);
     let helper = home.join("helper");
     let credentials = json!({"Version": 1, "AccessKeyId": "AKIAHELPER", "SecretAccessKey": "x"});
     fs::write(&helper, format!("#!/bin/sh\necho '{credentials}'\n")).unwrap();
@@ -185,6 +108,25 @@ fn every_usual_place_of_credentials_is_looked_at_on_real_moto() {
     reads(&home, agent);
 }
 
+/// One scenario, for starting ZenML costs more than all of it.
+#[test]
+fn what_zenml_keeps_in_aws_is_read_with_its_own_settings_and_its_copies_when_aws_fails_on_real_moto() {
+    let Some(mut cloud) = Cloud::moto() else { return };
+    let home = Home::new();
+    home.watch_for("key-that-no-log-shows");
+    let place = cloud.place().display().to_string();
+    let variables = cloud.as_secrets_store("key-that-no-log-shows");
+    let store = ValuesElsewhere::new(&home, &["real_zenml.py", &place], &variables);
+    if !store.is_written_and_read() {
+        return;
+    }
+    cloud.stop();
+    store.copies_are_read(503, "backend_unavailable");
+    // It answers again, and has lost what it held.
+    cloud.start_empty();
+    store.copies_are_read(503, "backend_unavailable");
+}
+
 #[test]
 fn a_machines_own_role_is_used_on_real_ministack() {
     let Some(cloud) = Cloud::ministack() else { return };
@@ -192,7 +134,7 @@ fn a_machines_own_role_is_used_on_real_ministack() {
         return;
     }
     let home = Home::new();
-    cloud.plant(&home);
+    plant(&cloud, &home);
     reads(&home, bare(&home, &cloud.url, "").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &cloud.url));
 }
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use keyside_tests::eventually::eventually;
 use keyside_tests::remark::remark;
 use keyside_tests::run::Run;
+use keyside_tests::values_elsewhere::ValuesElsewhere;
 use keyside_tests::{Agent, Home, programs};
 use serde_json::{Value, json};
 
@@ -179,4 +180,31 @@ fn checks_read_no_value_where_labels_tell_on_real_gcp() {
     assert_eq!(client.value("db", "password").expect(200).body, home.canary().as_bytes());
     assert_eq!(cloud.calls("access_secret_version"), 2, "one for each key");
     agent.stop();
+}
+
+/// One scenario, for starting ZenML costs more than all of it.
+#[test]
+fn what_zenml_keeps_in_secret_manager_is_read_by_id_and_its_copies_when_that_fails_on_real_gcp() {
+    let home = Home::new();
+    let Some(cloud) = Cloud::start(&home) else { return };
+    let python = PathBuf::from(std::env::var_os("KEYSIDE_GCP_PYTHON").unwrap());
+    let place = python.ancestors().nth(2).unwrap().display().to_string();
+    let endpoint = format!("http://{}", cloud.address);
+    let store = ValuesElsewhere::new(
+        &home,
+        &["real_zenml_on_gcp.py", &place, &endpoint],
+        &[
+            ("ZENML_SECRETS_STORE_TYPE", "gcp".to_owned()),
+            ("ZENML_SECRETS_STORE_AUTH_METHOD", "implicit".to_owned()),
+            ("ZENML_SECRETS_STORE_AUTH_CONFIG", json!({ "project_id": "p" }).to_string()),
+        ],
+    );
+    // The connector of ZenML knows no address but Google's, so the agent is told by tables of its own.
+    let table = format!("[backend.cloud]\ntype = \"gcp\"\nproject = \"p\"\nendpoint = \"{endpoint}\"\n");
+    let store = store.with_cloud(&table, &[("GCE_METADATA_HOST", &cloud.address)]);
+    if !store.is_written_and_read() {
+        return;
+    }
+    cloud.order(&json!({ "down": true }));
+    store.copies_are_read(503, "backend_unavailable");
 }

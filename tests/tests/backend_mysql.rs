@@ -1,8 +1,10 @@
 //! The agent on ZenML's tables in a real MariaDB, which the real ZenML made and writes.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use keyside_tests::aws::Cloud;
 use keyside_tests::eventually::eventually;
 use keyside_tests::mariadb::MariaDb;
+use keyside_tests::values_elsewhere::ValuesElsewhere;
 use keyside_tests::zenml::Zenml;
 use keyside_tests::{Client, Home};
 use serde_json::{Value, json};
@@ -99,4 +101,20 @@ fn under_a_key(home: &Home, server: &MariaDb, backend: &dyn Fn(&str) -> String) 
     assert!(hint.contains("encryption_key_env"), "{hint}");
     drop(client);
     assert!(agent.stop().success());
+}
+
+/// A scenario of its own: ZenML keeps the deployment's id and the copies in this data base, and the values in AWS.
+#[test]
+fn names_in_mysql_and_values_in_aws_make_secrets_and_copies_stay_readable_on_real_mariadb() {
+    let home = Home::new();
+    let Some(server) = MariaDb::start() else { return };
+    let Some(mut cloud) = Cloud::moto() else { return };
+    let place = cloud.place().display().to_string();
+    let variables = cloud.as_secrets_store("test");
+    let store = ValuesElsewhere::new(&home, &["real_zenml.py", &place], &variables).at(&server.url("zenml:pw"));
+    if !store.is_written_and_read() {
+        return;
+    }
+    cloud.stop();
+    store.copies_are_read(503, "backend_unavailable");
 }

@@ -4,6 +4,7 @@
 use keyside_tests::Home;
 use keyside_tests::eventually::eventually;
 use keyside_tests::openbao::OpenBao;
+use keyside_tests::values_elsewhere::ValuesElsewhere;
 use serde_json::json;
 
 /// One scenario, for a server costs seconds to start: AppRole, layout `plain`, from the file to the step.
@@ -67,4 +68,34 @@ fn a_step_gets_its_secret_from_vault_and_keeps_it_while_vault_is_sealed_on_real_
         (client.value("db", "port").header("keyside-stale") != Some("true")).then_some(())
     });
     agent.stop();
+}
+
+/// One scenario, for starting ZenML costs more than all of it.
+#[test]
+fn what_zenml_keeps_in_vault_is_read_with_its_own_settings_and_its_copies_when_vault_fails_on_real_openbao() {
+    let home = Home::new();
+    let Some(bao) = OpenBao::start(&home) else { return };
+    home.watch_for(&bao.token);
+    let place = bao.place().display().to_string();
+    let store = ValuesElsewhere::new(
+        &home,
+        &["real_zenml.py", &place],
+        &[
+            ("ZENML_SECRETS_STORE_TYPE", "hashicorp".to_owned()),
+            ("ZENML_SECRETS_STORE_VAULT_ADDR", bao.url.clone()),
+            ("ZENML_SECRETS_STORE_VAULT_TOKEN", bao.token.clone()),
+            ("VAULT_CACERT", bao.ca.display().to_string()),
+        ],
+    );
+    if !store.is_written_and_read() {
+        return;
+    }
+    // A login that may read another's secrets and not ZenML's.
+    bao.write_to(&["policy", "write", "other", "-"], r#"path "secret/data/other/*" { capabilities = ["read"] }"#);
+    let token = bao.order(&["token", "create", "-field=token", "-policy=other"]);
+    home.watch_for(&token);
+    let refused = store.agent(true).env("ZENML_SECRETS_STORE_VAULT_TOKEN", &token);
+    store.copies_are_read_by(refused, 403, "backend_denied");
+    bao.seal();
+    store.copies_are_read(503, "backend_unavailable");
 }
