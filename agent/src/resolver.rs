@@ -978,6 +978,18 @@ pub fn random_share() -> f64 {
     }
 }
 
+#[cfg(all(
+    test,
+    feature = "zenml-server",
+    feature = "zenml-sql",
+    feature = "aws",
+    feature = "gcp",
+    feature = "azure",
+    feature = "vault",
+    feature = "local",
+    feature = "plugin"
+))]
+mod crowd;
 mod gather;
 #[cfg(test)]
 mod history;
