@@ -160,6 +160,26 @@ pub fn describe(error: &reqwest::Error) -> String {
     if cause.is_empty() { what.to_owned() } else { format!("{what}: {cause}") }
 }
 
+/// Appends `text` percent-encoded, as a query and a form take it.
+pub fn push_encoded(out: &mut SecretBuffer, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(&[byte]);
+        } else {
+            out.push(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+/// Returns `text` percent-encoded, as a path and a query take it; for texts that are no secrets.
+pub fn encoded(text: &str) -> String {
+    let mut out = SecretBuffer::with_capacity(text.len() * 3);
+    push_encoded(&mut out, text);
+    // expose: a name.
+    String::from_utf8_lossy(out.expose()).into_owned()
+}
+
 /// Reads how many seconds a `Retry-After` asks for; garbage, dates included, counts as nothing.
 pub(super) fn seconds(retry_after: &str) -> Option<Duration> {
     retry_after.trim().parse().ok().map(Duration::from_secs)
@@ -179,5 +199,10 @@ mod tests {
         check("-1", None);
         check("Wed, 21 Oct 2015 07:28:00 GMT", None);
         check("99999999999999999999", None);
+    }
+    #[test]
+    fn what_is_no_plain_character_is_encoded_in_a_url() {
+        assert_eq!(encoded("a-b_c.d~E9"), "a-b_c.d~E9");
+        assert_eq!(encoded("a/b?c&d=e%f g+ü"), "a%2Fb%3Fc%26d%3De%25f%20g%2B%C3%BC");
     }
 }

@@ -245,26 +245,6 @@ pub fn write<'a>(
     Ok(out)
 }
 
-/// Appends `text` percent-encoded, as a query and a form take it.
-pub fn push_encoded(out: &mut SecretBuffer, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(&[byte]);
-        } else {
-            out.push(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
-}
-
-/// Returns `text` percent-encoded, as a path and a query take it; for texts that are no secrets.
-pub fn encoded(text: &str) -> String {
-    let mut out = SecretBuffer::with_capacity(text.len() * 3);
-    push_encoded(&mut out, text);
-    // expose: a name.
-    String::from_utf8_lossy(out.expose()).into_owned()
-}
-
 /// Returns an id as ZenML shows it, `8-4-4-4-12` in lower case; `None` when it is no UUID.
 pub fn uuid(text: &str) -> Option<String> {
     let digits: String = text.chars().filter(|character| *character != '-').collect::<String>().to_ascii_lowercase();

@@ -12,12 +12,13 @@ use reqwest::StatusCode;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::super::http::encoded;
 use super::super::{BackendError, Description, Scope, ScopeLabel, Scopes};
 use super::ZenmlServer;
 use super::client::Request;
 use super::error::Doing;
 use super::session::{Server, Session};
-use crate::layout::zenml_rest::{Item, Page, Place, encoded, page};
+use crate::layout::zenml_rest::{Item, Page, Place, page};
 
 /// Names on a page, unless the server allows fewer. It would allow 10,000, but takes a second for them.
 const PAGE_SIZE: u64 = 1000;

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::super::BackendError;
-use super::super::http::sensitive;
+use super::super::http::{encoded, push_encoded, sensitive};
 use super::client::{Client, Request};
 use super::error::{Doing, is_own_404};
-use crate::layout::zenml_rest::{Place, encoded, id, info, push_encoded, token};
+use crate::layout::zenml_rest::{Place, id, info, token};
 
 /// The first version without workspaces.
 const FIRST_WITHOUT_WORKSPACES: (u32, u32) = (0, 80);

@@ -3,12 +3,13 @@
 use futures_util::future::try_join_all;
 use reqwest::StatusCode;
 
+use super::super::http::encoded;
 use super::super::{BackendError, Component, Stack};
 use super::ZenmlServer;
 use super::client::Request;
 use super::error::{Doing, is_own_404};
 use super::session::Session;
-use crate::layout::zenml_rest::{Malformed, encoded, uuid};
+use crate::layout::zenml_rest::{Malformed, uuid};
 use crate::layout::zenml_stack::{ComponentItem, StackItem, component, stack, stacks};
 
 impl ZenmlServer {

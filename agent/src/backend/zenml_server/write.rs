@@ -5,7 +5,7 @@ use keyside_protocol::name::{check_key, check_name};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use reqwest::{Method, StatusCode};
 
-use super::super::http::Reply;
+use super::super::http::{Reply, encoded};
 use super::super::{BackendError, Description, Scope, Scopes, Update, WriteError};
 use super::ZenmlServer;
 use super::client::Request;
@@ -13,7 +13,7 @@ use super::error::{Doing, is_own_404};
 use super::list::{choose, description, version};
 use super::read::{IN_DOUBT, Look};
 use super::session::{Server, Session};
-use crate::layout::zenml_rest::{Change, Item, Ownership, Place, Values, encoded, write};
+use crate::layout::zenml_rest::{Change, Item, Ownership, Place, Values, write};
 
 impl ZenmlServer {
     pub(super) async fn create_secret(

@@ -225,9 +225,7 @@ fn a_change_is_written_as_zenmls_client_writes_it() {
 }
 
 #[test]
-fn names_and_ids_are_safe_in_a_url() {
-    assert_eq!(encoded("a-b_c.d~E9"), "a-b_c.d~E9");
-    assert_eq!(encoded("a/b?c&d=e%f g+ü"), "a%2Fb%3Fc%26d%3De%25f%20g%2B%C3%BC");
+fn an_id_is_shown_as_zenml_shows_it() {
     assert_eq!(uuid("11BE85237e1c46a289c574b124f573a8").as_deref(), Some("11be8523-7e1c-46a2-89c5-74b124f573a8"));
     for text in ["", "not-a-uuid", "11be8523-7e1c-46a2-89c5-74b124f573a", "11be8523-7e1c-46a2-89c5-74b124f573ag"] {
         assert_eq!(uuid(text), None, "{text}");

@@ -11,7 +11,7 @@ use super::peer::{Mode, Peer, Release, Wire, python};
 use super::*;
 use crate::backend::Scope;
 use crate::backend::contract::{Case, Subject, run};
-use crate::layout::zenml_rest::encoded;
+use crate::backend::http::encoded;
 
 const LIMIT: u64 = 1000;
 
