@@ -295,7 +295,7 @@ pub struct MysqlSettings {
     pub port: u16,
     /// Who logs in.
     pub user: String,
-    /// The password; `None` with [`MysqlSettings::iam_region`], or where the server asks for none.
+    /// The password; `None` with [`MysqlSettings::iam`], or where the server asks for none.
     pub password: Option<SecretText>,
     /// The name of the data base.
     pub database: String,
@@ -307,8 +307,34 @@ pub struct MysqlSettings {
     pub ssl_key: Option<Pem>,
     /// Whether the server's certificate is checked; `false` only where ZenML's own environment says so.
     pub verify: bool,
-    /// The region of an RDS server that takes AWS's tokens for passwords.
-    pub iam_region: Option<String>,
+    /// How an RDS server is logged in to that takes AWS's tokens for passwords.
+    pub iam: Option<RdsIam>,
+}
+
+/// A login to RDS by IAM: each connection has a token for its password, signed with AWS's credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RdsIam {
+    /// The server's region.
+    pub region: String,
+    /// The role that signs; `None` for whom AWS's default chain finds.
+    pub role: Option<AwsRole>,
+}
+
+/// A role of AWS, and what it is assumed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AwsRole {
+    /// With the credentials that AWS's default chain finds.
+    ByChain {
+        /// The role's ARN.
+        arn: String,
+    },
+    /// With a token of the pod's alone, as ZenML does it.
+    ByWebIdentity {
+        /// The role's ARN.
+        arn: String,
+        /// The token's file; absolute.
+        token_file: PathBuf,
+    },
 }
 
 /// A certificate or key as PEM: ZenML takes a path or the content itself.

@@ -4,12 +4,15 @@ use super::Reader;
 use super::url::Store;
 use crate::check::Report;
 use crate::settings::{
-    BackendKind, BackendSettings, Backup, Layout, MysqlSettings, Pem, SqlDatabase, ZenmlSqlSettings,
+    AwsRole, BackendKind, BackendSettings, Backup, Layout, MysqlSettings, Pem, RdsIam, SqlDatabase, ZenmlSqlSettings,
 };
 use crate::written::Written;
 
-/// The keys that only a server of MySQL has.
-const OF_A_SERVER: &[&str] = &["password_env", "password_file", "password_credential", "ssl_ca", "ssl_cert", "ssl_key"];
+/// The keys of a server of MySQL whose user has a password.
+const PASSWORD: &[&str] = &["password_env", "password_file", "password_credential"];
+
+/// The other keys that only such a server has.
+const OF_A_SERVER: &[&str] = &["iam_region", "iam_role_arn", "ssl_ca", "ssl_cert", "ssl_key"];
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
     let store = reader.required("url").and_then(|url| match super::url::store(url) {
@@ -20,7 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
         }
     });
     if matches!(store, None | Some(Store::Sqlite(_))) && !reader.text("url").is_some_and(super::url::is_mysql) {
-        reader.refuse(OF_A_SERVER, "\"zenml-sql\" back-end on SQLite");
+        reader.refuse(&[PASSWORD, OF_A_SERVER].concat(), "\"zenml-sql\" back-end on SQLite");
     }
     let encryption_key = reader.secret("encryption_key");
     let database = match store? {
@@ -39,6 +42,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
                 reader.mistake(there, format!("needs `{missing}` beside it"));
                 return None;
             }
+            let iam = iam(reader);
             let password = reader.secret("password")?;
             SqlDatabase::Mysql(Box::new(MysqlSettings {
                 host: server.host,
@@ -50,7 +54,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
                 ssl_cert,
                 ssl_key,
                 verify: true,
-                iam_region: None,
+                iam,
             }))
         }
     };
@@ -63,6 +67,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
         values: None,
         backup: None,
     })))
+}
+
+/// Returns the login by IAM, where there is one.
+fn iam(reader: &mut Reader<'_>) -> Option<RdsIam> {
+    let role = reader.owned("iam_role_arn").map(|arn| AwsRole::ByChain { arn });
+    let Some(region) = reader.owned("iam_region") else {
+        if role.is_some() && !reader.is_written("iam_region") {
+            reader.mistake("iam_role_arn", "needs `iam_region` beside it");
+        }
+        return None;
+    };
+    reader.refuse(PASSWORD, "login by IAM (`iam_region`)");
+    Some(RdsIam { region, role })
 }
 
 /// Moves the back-ends that `values` and `backup` name into the one that names them; one that names itself means its own

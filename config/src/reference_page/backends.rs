@@ -76,6 +76,13 @@ const ZENML_SQL: &[Row] = &[
     Row("password_env", "none", "MySQL: the variable with the user's password"),
     Row("password_file", "none", "The file with it"),
     Row("password_credential", "none", "The systemd credential with it"),
+    Row(
+        "iam_region",
+        "none",
+        "MySQL on RDS: its region; the user logs in by IAM, with tokens that AWS's default chain of credentials signs, \
+         in place of a password. TLS is due then, on this machine too",
+    ),
+    Row("iam_role_arn", "none", "A role to assume for that with the credentials that were found; needs `iam_region`"),
     Row("ssl_ca", "those of the system", "MySQL: a PEM file of certificate authorities"),
     Row("ssl_cert", "none", "MySQL: a PEM file with the client's certificate; needs `ssl_key`"),
     Row("ssl_key", "none", "MySQL: a PEM file with its key"),

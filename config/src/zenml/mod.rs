@@ -171,7 +171,8 @@ impl<'e> Search<'e> {
                         self.refuse_login(&store, replaced);
                         Some(SqlDatabase::Sqlite(path))
                     }
-                    _ => sql::mysql(&store, &mut self.mistakes, &mut self.sources).map(SqlDatabase::Mysql),
+                    _ => sql::mysql(&store, self.environment, &mut self.mistakes, &mut self.sources)
+                        .map(SqlDatabase::Mysql),
                 };
                 let values = self.values(&mut secrets, &format!("{name}-values"));
                 let copies = self.backup(&mut backup, &format!("{name}-backup"), values.is_some());

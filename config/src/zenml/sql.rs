@@ -7,12 +7,17 @@ use zeroize::Zeroizing;
 
 use super::section::{Section, switch_of};
 use crate::backend::url;
+use crate::environment::Environment;
 use crate::mistake::Mistake;
-use crate::settings::{MysqlSettings, Pem, SecretText};
+use crate::settings::{AwsRole, MysqlSettings, Pem, RdsIam, SecretText};
+
+/// Where AWS's own tools look for the file of a pod's token.
+const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 
 /// Reads the settings of a server of MySQL. As in ZenML, what stands in the URL goes before the fields beside it.
 pub(super) fn mysql(
     store: &Section,
+    environment: &Environment,
     mistakes: &mut Vec<Mistake>,
     sources: &mut Vec<String>,
 ) -> Option<Box<MysqlSettings>> {
@@ -66,18 +71,20 @@ pub(super) fn mysql(
     if database.is_none() {
         mistakes.push(store.missing("database"));
     }
-    let (password, iam_region) = match store.text("auth_mode", mistakes).unwrap_or("password") {
+    let (password, iam) = match store.text("auth_mode", mistakes).unwrap_or("password") {
         "password" => {
             let password = server.password.filter(|password| !password.is_empty()).map(in_url);
             (password.or_else(|| store.required_secret("password", mistakes)), None)
         }
         "aws_rds_iam" => {
-            if let Some(origin) = store.origin("aws_rds_iam_role_arn") {
-                let what =
-                    "is not taken; set AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, which AWS's own chain reads";
-                mistakes.push(origin.mistake(what));
+            // ZenML refuses such a store, too.
+            let second = "has no meaning for a login by \"aws_rds_iam\"";
+            mistakes.extend(store.origin("password").map(|origin| origin.mistake(second)));
+            if server.password.is_some_and(|password| !password.is_empty()) {
+                let what = format!("its password {second}");
+                mistakes.extend(store.origin("url").map(|origin| origin.mistake(&what)));
             }
-            (None, store.required("aws_region", mistakes).map(str::to_owned))
+            (None, iam(store, environment, mistakes))
         }
         _ => {
             let what = "unknown way to log in; known are \"password\" and \"aws_rds_iam\"";
@@ -86,7 +93,8 @@ pub(super) fn mysql(
         }
     };
     let asked = parameters.verify.or_else(|| store.switch("ssl_verify_server_cert").ok().flatten());
-    let verify = verify(asked, &server.host, ssl_ca.is_some(), sources);
+    // A token goes to nobody who is not known, whatever was asked; ZenML takes such a store for a mistake.
+    let verify = iam.is_some() || verify(asked, &server.host, ssl_ca.is_some(), sources);
     Some(Box::new(MysqlSettings {
         host: server.host,
         port: server.port,
@@ -97,8 +105,26 @@ pub(super) fn mysql(
         ssl_cert,
         ssl_key,
         verify,
-        iam_region,
+        iam,
     }))
+}
+
+/// The login by IAM. As in ZenML a role is assumed with the pod's own token and nothing else, and the region has no
+/// default.
+fn iam(store: &Section, environment: &Environment, mistakes: &mut Vec<Mistake>) -> Option<RdsIam> {
+    let region = store.required("aws_region", mistakes).map(str::to_owned);
+    let role = store.owned("aws_rds_iam_role_arn", mistakes).and_then(|arn| {
+        let file = environment.get(TOKEN_FILE).filter(|file| !file.is_empty());
+        match file.and_then(|file| std::path::absolute(file).ok()) {
+            Some(token_file) => Some(AwsRole::ByWebIdentity { arn, token_file }),
+            None => {
+                let what = format!("is a role for the pod's own token, whose file {TOKEN_FILE} must name");
+                mistakes.extend(store.origin("aws_rds_iam_role_arn").map(|origin| origin.mistake(&what)));
+                None
+            }
+        }
+    });
+    Some(RdsIam { region: region?, role })
 }
 
 #[derive(Default)]

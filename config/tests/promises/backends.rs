@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use keyside_config::settings::{
-    AzureLogin, BackendKind, BackendSettings, GcpLogin, Layout, ManagerScope, SecretText, ServerLogin, SqlDatabase,
-    VaultLogin,
+    AwsRole, AzureLogin, BackendKind, BackendSettings, GcpLogin, Layout, ManagerScope, RdsIam, SecretText, ServerLogin,
+    SqlDatabase, VaultLogin,
 };
 
 use crate::scene::{Scene, assert_holds};
@@ -159,7 +159,7 @@ fn a_mysql_server_is_named_by_its_url_without_a_password() {
     };
     let plain = mysql("");
     assert_eq!((plain.host.as_str(), plain.port, plain.user.as_str()), ("db.example.com", 3307, "zen"));
-    assert_eq!((plain.database.as_str(), plain.verify, plain.iam_region), ("zenml", true, None));
+    assert_eq!((plain.database.as_str(), plain.verify, plain.iam), ("zenml", true, None));
     assert!(plain.password.is_none() && plain.ssl_ca.is_none() && plain.ssl_cert.is_none() && plain.ssl_key.is_none());
     let full = mysql("password_env = \"A_SECRET\"\nssl_ca = \"/ca\"\nssl_cert = \"/cert\"\nssl_key = \"/key\"");
     assert!(is(full.password.as_ref(), "canary-a"));
@@ -187,8 +187,35 @@ fn a_mysql_server_is_named_by_its_url_without_a_password() {
 }
 
 #[test]
+fn a_login_by_iam_stands_in_place_of_a_password() {
+    let iam = |lines: &str| {
+        let BackendKind::ZenmlSql(sql) = backend(&format!("{MYSQL}{lines}")).kind else { panic!("another type") };
+        match sql.database {
+            SqlDatabase::Mysql(mysql) => (mysql.iam, mysql.password.is_some()),
+            SqlDatabase::Sqlite(_) => panic!("a file"),
+        }
+    };
+    let region = "iam_region = \"eu-central-1\"";
+    let of = |role| (Some(RdsIam { region: "eu-central-1".into(), role }), false);
+    assert_eq!(iam(region), of(None));
+    let role = AwsRole::ByChain { arn: "arn:aws:iam::1:role/x".into() };
+    assert_eq!(iam(&format!("{region}\niam_role_arn = \"arn:aws:iam::1:role/x\"")), of(Some(role)));
+
+    check(&format!("{MYSQL}iam_role_arn = \"a\""), &["keyside.toml:4:16: ", "needs `iam_region` beside it"]);
+    let both = format!("{MYSQL}{region}\npassword_env = \"A_SECRET\"");
+    check(&both, &["keyside.toml:5:", "`password_env` in [backend.x] has no meaning for a login by IAM"]);
+}
+
+#[test]
 fn a_file_of_sqlite_has_no_use_for_the_keys_of_a_server() {
-    for (key, value) in [("password_env", "A_SECRET"), ("password_file", "/x"), ("ssl_ca", "/x"), ("ssl_key", "/x")] {
+    for (key, value) in [
+        ("password_env", "A_SECRET"),
+        ("password_file", "/x"),
+        ("ssl_ca", "/x"),
+        ("ssl_key", "/x"),
+        ("iam_region", "x"),
+        ("iam_role_arn", "x"),
+    ] {
         let lines = format!("type = \"zenml-sql\"\nurl = \"sqlite:////a.db\"\n{key} = \"{value}\"");
         check(&lines, &["keyside.toml:4:", &format!("`{key}` in [backend.x] has no meaning"), "SQLite"]);
     }

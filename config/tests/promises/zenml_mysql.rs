@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use keyside_config::Settings;
-use keyside_config::settings::{BackendKind, MysqlSettings, Pem, SqlDatabase, ZenmlSqlSettings};
+use keyside_config::settings::{AwsRole, BackendKind, MysqlSettings, Pem, RdsIam, SqlDatabase, ZenmlSqlSettings};
 
 use crate::scene::{Scene, assert_holds};
 use crate::zenml;
@@ -44,7 +44,7 @@ fn user_and_password_stand_in_the_url_or_beside_it() {
         let settings = with(url, variables).load();
         assert_eq!(shown(mysql(&settings)), expected);
         assert_eq!((sql(&settings).user.as_deref(), sql(&settings).user_required), (Some("default"), false));
-        assert!(mysql(&settings).verify && mysql(&settings).iam_region.is_none());
+        assert!(mysql(&settings).verify && mysql(&settings).iam.is_none());
     }
     let settings = with("mysql://zen@db/zenml", &[("PASSWORD", "pw")]).load();
     let password = mysql(&settings).password.as_ref().expect("a password");
@@ -132,15 +132,36 @@ fn a_certificate_goes_unchecked_only_where_an_authority_is_named_or_the_server_i
 
 #[test]
 fn rds_takes_tokens_of_aws_for_passwords() {
-    let settings = with("mysql://zen@db/zenml", &[("AUTH_MODE", "aws_rds_iam"), ("AWS_REGION", "eu-central-1")]).load();
-    assert_eq!(mysql(&settings).iam_region.as_deref(), Some("eu-central-1"));
+    const IAM: [(&str, &str); 2] = [("AUTH_MODE", "aws_rds_iam"), ("AWS_REGION", "eu-central-1")];
+    let iam = |role| Some(RdsIam { region: "eu-central-1".into(), role });
+    let settings = with("mysql://zen@db/zenml", &IAM).load();
+    assert_eq!(mysql(&settings).iam, iam(None));
     assert!(mysql(&settings).password.is_none());
-    let mistake = with("mysql://zen@db/zenml", &[("AUTH_MODE", "aws_rds_iam")]).mistake();
-    assert_holds(&mistake, &["ZenML's store has no `aws_region`"]);
-    let variables =
-        [("AUTH_MODE", "aws_rds_iam"), ("AWS_REGION", "eu"), ("AWS_RDS_IAM_ROLE_ARN", "arn:aws:iam::1:role/x")];
-    let mistake = with("mysql://zen@db/zenml", &variables).mistake();
-    assert_holds(&mistake, &["variable ZENML_STORE_AWS_RDS_IAM_ROLE_ARN: is not taken; set AWS_ROLE_ARN"]);
+    // A token goes to a server that is known, whatever else was asked.
+    for host in ["db", "127.0.0.1"] {
+        let lax = [&IAM[..], &[("SSL_VERIFY_SERVER_CERT", "False"), ("SSL_CA", PEM)]].concat();
+        assert!(mysql(&with(&format!("mysql://zen@{host}/zenml"), &lax).load()).verify);
+    }
+    // As in ZenML, the role is one for the pod's own token.
+    let of_a_role = [&IAM[..], &[("AWS_RDS_IAM_ROLE_ARN", "arn:aws:iam::1:role/x")]].concat();
+    let scene = with("mysql://zen@db/zenml", &of_a_role);
+    let mistake = scene.mistake();
+    assert_holds(&mistake, &["variable ZENML_STORE_AWS_RDS_IAM_ROLE_ARN: is a role", "AWS_WEB_IDENTITY_TOKEN_FILE"]);
+    let settings = scene.variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token").load();
+    let role = AwsRole::ByWebIdentity { arn: "arn:aws:iam::1:role/x".into(), token_file: "/run/token".into() };
+    assert_eq!(mysql(&settings).iam, iam(Some(role)));
+}
+
+#[test]
+fn a_login_by_iam_has_a_region_and_no_password() {
+    let check = |url: &str, more: &[(&str, &str)], part: &str| {
+        let mistake = with(url, &[&[("AUTH_MODE", "aws_rds_iam")][..], more].concat()).mistake();
+        assert_holds(&mistake, &[part]);
+    };
+    check("mysql://zen@db/zenml", &[], "ZenML's store has no `aws_region`");
+    let region = ("AWS_REGION", "eu-central-1");
+    check("mysql://zen@db/zenml", &[region, ("PASSWORD", "canary")], "ZENML_STORE_PASSWORD: has no meaning");
+    check("mysql://zen:canary@db/zenml", &[region], "ZENML_STORE_URL: its password has no meaning");
 }
 
 #[test]

@@ -40,14 +40,22 @@ impl Action {
 pub(super) enum Failure {
     /// The service refused, with a code of its own.
     Refused(Class, String),
-    /// No credentials: the words, and whether trying again may help.
-    NoLogin(String, bool),
+    /// No credentials.
+    NoLogin(NoLogin),
     /// No connection, no whole reply, or none that can be understood.
     NoAnswer(String),
     /// Our settings make no call possible.
     NoCall(String),
     /// The same, said already.
     Ours(BackendError),
+}
+
+/// Why there are no credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoLogin {
+    words: String,
+    /// Whether trying again may help.
+    may_pass: bool,
 }
 
 /// What a code means.
@@ -146,7 +154,7 @@ impl Failure {
         E: ProvideErrorMetadata + Error + 'static,
     {
         if let Some(login) = find::<CredentialsError>(error) {
-            return no_login(login);
+            return Self::NoLogin(NoLogin::of(login));
         }
         match error {
             SdkError::ServiceError(refusal) => {
@@ -206,18 +214,7 @@ impl Failure {
                 what: format!("back-end `{backend}`: the service does not know {right} ({code})"),
                 hint: Some(format!("look at `endpoint_url` in [backend.{backend}]")),
             },
-            Self::NoLogin(words, true) => BackendError::Transient {
-                what: format!("back-end `{backend}`: no credentials for now: {words}"),
-                hint: None,
-            },
-            Self::NoLogin(words, false) => BackendError::Identity {
-                what: format!("back-end `{backend}`: no credentials: {words}"),
-                hint: Some(
-                    "give the agent AWS credentials: a role of its machine or pod, AWS_ACCESS_KEY_ID and \
-                     AWS_SECRET_ACCESS_KEY, or `profile`"
-                        .to_owned(),
-                ),
-            },
+            Self::NoLogin(no_login) => no_login.say(backend),
             Self::NoAnswer(words) => BackendError::Transient {
                 what: format!("back-end `{backend}`: no answer of AWS: {words}"),
                 hint: Some(format!(
@@ -232,25 +229,49 @@ impl Failure {
     }
 }
 
-/// What stands in the way of credentials. The library's own words are not repeated: they may quote a file.
-fn no_login(error: &CredentialsError) -> Failure {
-    let trouble = find::<Trouble>(error);
-    let refusal = find::<ErrorMetadata>(error).and_then(ErrorMetadata::code);
-    let words = match (error, trouble, refusal) {
-        (CredentialsError::CredentialsNotLoaded(_), ..) => "none of the usual places has any".to_owned(),
-        (CredentialsError::ProviderTimedOut(_), ..) => "their source does not answer in time".to_owned(),
-        (CredentialsError::InvalidConfiguration(_), ..) => "their configuration is wrong".to_owned(),
-        (_, Some(trouble), _) => format!("their source cannot be asked: {trouble}"),
-        (_, None, Some(code)) => format!("their source refuses them ({code})"),
-        (_, None, None) => "their source failed".to_owned(),
-    };
-    let may_pass = match (error, trouble, refusal) {
-        (CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_), ..) => false,
-        (CredentialsError::ProviderTimedOut(_), ..) | (_, Some(Trouble::Network(_)), _) => true,
-        (_, None, Some(code)) => class_of(code, 400) == Class::Busy,
-        _ => false,
-    };
-    Failure::NoLogin(words, may_pass)
+impl NoLogin {
+    /// Reads what a place of credentials says. The library's own words are not repeated: they may quote a file.
+    pub(super) fn of(error: &CredentialsError) -> Self {
+        let trouble = find::<Trouble>(error);
+        let refusal = find::<ErrorMetadata>(error).and_then(ErrorMetadata::code);
+        let words = match (error, trouble, refusal) {
+            (CredentialsError::CredentialsNotLoaded(_), ..) => "none of the usual places has any".to_owned(),
+            (CredentialsError::ProviderTimedOut(_), ..) => return Self::slow(),
+            (CredentialsError::InvalidConfiguration(_), ..) => "their configuration is wrong".to_owned(),
+            (_, Some(trouble), _) => format!("their source cannot be asked: {trouble}"),
+            (_, None, Some(code)) => format!("their source refuses them ({code})"),
+            (_, None, None) => "their source failed".to_owned(),
+        };
+        let may_pass = match (error, trouble, refusal) {
+            (CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_), ..) => false,
+            (_, Some(Trouble::Network(_)), _) => true,
+            (_, None, Some(code)) => class_of(code, 400) == Class::Busy,
+            _ => false,
+        };
+        Self { words, may_pass }
+    }
+
+    /// Their place hangs.
+    pub(super) fn slow() -> Self {
+        Self { words: "their source does not answer in time".to_owned(), may_pass: true }
+    }
+
+    /// Says it in the words and class of a back-end.
+    pub(super) fn say(&self, backend: &str) -> BackendError {
+        let words = &self.words;
+        if self.may_pass {
+            let what = format!("back-end `{backend}`: no credentials of AWS for now: {words}");
+            return BackendError::Transient { what, hint: None };
+        }
+        BackendError::Identity {
+            what: format!("back-end `{backend}`: no credentials of AWS: {words}"),
+            hint: Some(
+                "give the agent AWS credentials: a role of its machine or pod, AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or a profile"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 /// Returns the first error of this type among an error and its sources.

@@ -2,7 +2,7 @@
 //!
 //! `session` finds credentials and makes AWS's own client, at the first call; `transport` is the HTTP that it speaks;
 //! `calls` makes the four calls; `error` sorts refusals by their code. The form of names, tags and values is
-//! [`crate::layout::aws`].
+//! [`crate::layout::aws`]. `signer` finds credentials for back-ends of other types that only sign with them.
 //!
 //! In the layouts `manager` and `plain` a name is a place, so that one call reads a secret and twenty fit into one call. In
 //! the layout `store` names are tags, so that a list comes first: that is how ZenML itself looked them up.
@@ -10,6 +10,8 @@
 mod calls;
 mod error;
 mod session;
+#[cfg(any(feature = "vault", feature = "zenml-sql"))]
+pub(super) mod signer;
 #[cfg(test)]
 mod tests;
 mod transport;

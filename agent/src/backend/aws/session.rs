@@ -9,9 +9,10 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::sts::AssumeRoleProvider;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::HttpClient;
 use keyside_config::settings::{AwsKeys, AwsSettings, SecretText};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
@@ -21,7 +22,7 @@ use super::transport::{Transport, is_loopback};
 use crate::clock::Tick;
 
 /// What a role's session is called in AWS's own logs.
-const SESSION_NAME: &str = "keyside";
+pub(super) const SESSION_NAME: &str = "keyside";
 
 /// The library's own variable for the address of STS.
 const STS_ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
@@ -117,12 +118,7 @@ impl Session {
     }
 
     async fn make(&self) -> Result<Client, BackendError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(self.transport.clone())
-            // Retries and their pauses are decided above every back-end.
-            .retry_config(RetryConfig::disabled())
-            // Replies are read whole by our own transport, within its deadline.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        let mut loader = loader(self.transport.clone());
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }
@@ -141,17 +137,13 @@ impl Session {
         }
         if let Some(profile) = self.profile.as_ref().filter(|_| self.keys.is_none()) {
             // The library's chain asks the environment first; a profile that is named is the one that is meant.
-            let provider = ProviderConfig::without_region()
-                .with_region(config.region().cloned())
-                .with_http_client(self.transport.clone())
-                .with_retry_config(RetryConfig::disabled());
+            let provider = provider_config(config.region().cloned(), self.transport.clone());
             let provider = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(profile).build();
             config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
         }
         if let Some(role) = &self.role_arn {
-            let provider = AssumeRoleProvider::builder(role).session_name(SESSION_NAME);
-            let provider = provider.configure(&self.with_stand_in(&config)).build().await;
-            config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
+            let provider = assumed(role, &self.with_stand_in(&config)).await;
+            config = config.into_builder().credentials_provider(provider).build();
         }
         let mut settings = aws_sdk_secretsmanager::config::Builder::from(&config);
         if let Some(url) = &self.endpoint_url {
@@ -185,4 +177,28 @@ impl Session {
             "keyside",
         ))
     }
+}
+
+/// AWS's library as it is set up here, before anything is found.
+pub(super) fn loader(http: impl HttpClient + 'static) -> ConfigLoader {
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http)
+        // Retries and their pauses are decided above every back-end.
+        .retry_config(RetryConfig::disabled())
+        // Replies are read whole by our own transport, within its deadline.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+}
+
+/// The same for one place of credentials.
+pub(super) fn provider_config(region: Option<Region>, http: impl HttpClient + 'static) -> ProviderConfig {
+    ProviderConfig::without_region()
+        .with_region(region)
+        .with_http_client(http)
+        .with_retry_config(RetryConfig::disabled())
+}
+
+/// The credentials of a role that is assumed with those of `config`.
+pub(super) async fn assumed(role: &str, config: &SdkConfig) -> SharedCredentialsProvider {
+    let provider = AssumeRoleProvider::builder(role).session_name(SESSION_NAME).configure(config).build().await;
+    SharedCredentialsProvider::new(provider)
 }

@@ -2,7 +2,7 @@
 //! 0.80 and later writes them.
 //!
 //! `connection` is one connection to either, with what differs between their SQL; `sqlite`, `mysql` and `tls` make and
-//! keep connections, and never a lock between two statements. `tables` and `era` tell from the columns which ZenML made
+//! keep connections, and never a lock between two statements; `rds_iam` makes passwords of AWS's credentials. `tables` and `era` tell from the columns which ZenML made
 //! the tables; `read` and `write` are the statements; `elsewhere` asks for values that lie in another back-end. `error`
 //! and `mysql_error` turn codes into classes; `create` makes a new store; `components` finds secrets managers. The
 //! encoding of the values is [`crate::layout::zenml`].
@@ -16,6 +16,7 @@ mod era;
 mod error;
 mod mysql;
 mod mysql_error;
+mod rds_iam;
 mod read;
 mod sqlite;
 mod tables;
@@ -95,21 +96,19 @@ impl ZenmlSql {
         max_value: u64,
         elsewhere: Elsewhere,
     ) -> Result<Self, BackendError> {
-        let (timeout, parallelism) = (settings.timeout, settings.parallelism);
         let (place, connections) = match &sql.database {
             SqlDatabase::Sqlite(path) => {
                 if !wipe_freed_sqlite_memory() {
                     tracing::debug!(backend = settings.name, "SQLite was in use before: what it frees is not wiped");
                 }
                 let place = Place::of_file(&settings.name, path);
-                let connections = sqlite::Connections::new(place.clone(), timeout, parallelism);
+                let connections = sqlite::Connections::new(place.clone(), settings.timeout, settings.parallelism);
                 (place, Connections::Sqlite(connections))
             }
             SqlDatabase::Mysql(server) => {
                 let at = At::Server(format!("mysql://{}:{}/{}", server.host, server.port, server.database));
                 let place = Place { backend: settings.name.clone(), at };
-                let connections =
-                    mysql::Connections::new(place.clone(), server, &settings.network, timeout, parallelism)?;
+                let connections = mysql::Connections::new(place.clone(), settings, server)?;
                 (place, Connections::Mysql(Box::new(connections)))
             }
         };

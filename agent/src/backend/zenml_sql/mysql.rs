@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use keyside_config::settings::{MysqlSettings, NetworkSettings, SecretText};
+use keyside_config::settings::{BackendSettings, MysqlSettings, SecretText};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySqlConnection};
 use zeroize::Zeroizing;
@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use super::super::BackendError;
 use super::connection::Connection;
 use super::error::{Doing, Place};
-use super::mysql_error::{Server, tls_fault};
+use super::mysql_error::{Server, is_login_refused, tls_fault};
+use super::rds_iam::RdsIam;
 use super::tls::{Security, Tls};
 
 /// Longest wait until a connection stands, within the time of the whole call.
@@ -34,6 +35,8 @@ pub(super) struct Connections {
     place: Place,
     server: Server,
     login: Arc<Login>,
+    /// Makes the passwords, where they are tokens of AWS.
+    iam: Option<RdsIam>,
     connecting: Duration,
     busy: Duration,
     most_idle: usize,
@@ -63,32 +66,33 @@ struct Material {
 }
 
 impl Connections {
-    /// Makes no call. `timeout` is the deadline of one call, `parallelism` how many may run at once.
+    /// Makes no call.
     ///
     /// Errors: `Identity` where the settings ask for something that cannot be done.
-    pub(super) fn new(
-        place: Place,
-        mysql: &MysqlSettings,
-        network: &NetworkSettings,
-        timeout: Duration,
-        parallelism: usize,
-    ) -> Result<Self, BackendError> {
+    pub(super) fn new(place: Place, settings: &BackendSettings, mysql: &MysqlSettings) -> Result<Self, BackendError> {
         let backend = &place.backend;
-        if mysql.iam_region.is_some() {
-            return Err(place.identity(
-                "wants a login by IAM (`auth_mode` of ZenML), which this version cannot do",
-                format!("give back-end `{backend}` a user with a password, in `password_env` or `password_file`"),
-            ));
-        }
-        if network.proxy.is_some() {
+        if settings.network.proxy.is_some() {
             return Err(place.identity(
                 "cannot be reached through `proxy`: the MySQL protocol is not HTTP",
                 format!("remove `proxy` from back-end `{backend}`, and let the network or a tunnel lead there"),
             ));
         }
-        let tls = Tls::new(mysql, network);
-        Ok(Self {
-            server: Server { may_be_plain: !tls.is_required(), has_client_key: mysql.ssl_key.is_some() },
+        // The rest of the time is for the connection itself.
+        let patience = connecting(settings.timeout) * 3 / 4;
+        let iam = mysql.iam.as_ref().map(|iam| RdsIam::new(&place, settings, mysql, iam, patience)).transpose()?;
+        Ok(Self::with(place, settings, mysql, iam))
+    }
+
+    /// The same with a login by IAM that is there already.
+    pub(super) fn with(place: Place, settings: &BackendSettings, mysql: &MysqlSettings, iam: Option<RdsIam>) -> Self {
+        let timeout = settings.timeout;
+        let tls = Tls::new(mysql, &settings.network);
+        Self {
+            server: Server {
+                may_be_plain: !tls.is_required(),
+                has_client_key: mysql.ssl_key.is_some(),
+                takes_tokens: iam.is_some(),
+            },
             login: Arc::new(Login {
                 host: mysql.host.clone(),
                 port: mysql.port,
@@ -97,13 +101,14 @@ impl Connections {
                 password: mysql.password.as_ref().map(SecretText::copy),
                 tls,
             }),
+            iam,
             place,
-            connecting: (timeout / 2).min(MOST_CONNECTING),
+            connecting: connecting(timeout),
             // Half of the deadline, so that "locked" is said before the deadline says only "slow".
             busy: (timeout / 2).min(MOST_BUSY),
-            most_idle: parallelism.clamp(1, MOST_IDLE),
+            most_idle: settings.parallelism.clamp(1, MOST_IDLE),
             idle: Mutex::new(Some(Vec::new())),
-        })
+        }
     }
 
     /// Returns a connection that reads.
@@ -165,10 +170,13 @@ impl Connections {
         // On another thread: a hanging network file system must not stop ours.
         let login = Arc::clone(&self.login);
         let material = tokio::task::spawn_blocking(move || login.material()).await.map_err(|_| closed())?;
-        let material = material.map_err(|what| {
+        let mut material = material.map_err(|what| {
             let hint = format!("look at the `ssl_*` and `password_*` keys of back-end `{}`", self.place.backend);
             self.place.identity(&format!("cannot be logged in to: {what}"), hint)
         })?;
+        if let Some(iam) = &self.iam {
+            material.password = Some(iam.token().await?);
+        }
         let mut made = self.options(&material, material.security.mode).connect().await;
         if matches!(material.security.mode, MySqlSslMode::Preferred)
             && made.as_ref().is_err_and(|error| tls_fault(error).is_some())
@@ -176,6 +184,9 @@ impl Connections {
             // Certificates that servers make for themselves are not always of a kind that TLS takes here. They would not
             // have been checked, and this place may go without.
             made = self.options(&material, MySqlSslMode::Disabled).connect().await;
+        }
+        if let Some(iam) = self.iam.as_ref().filter(|_| made.as_ref().is_err_and(is_login_refused)) {
+            iam.forget();
         }
         let mut connection = made.map_err(|error| self.place.no_connection(self.server, &error))?;
         // No transaction outlives a statement by the server's default, and nobody's lock is waited for as long as that.
@@ -196,6 +207,8 @@ impl Connections {
             .username(&login.user)
             .database(&login.database)
             .ssl_mode(mode)
+            // Tokens are taken by this plug-in alone; they never meet a mode without a checked certificate.
+            .enable_cleartext_plugin(self.iam.is_some())
             .disable_statement_logging();
         if let Some(password) = &material.password {
             // expose: into the library's own copy, which is wiped when it is freed.
@@ -219,6 +232,11 @@ impl Login {
         let password = self.password.as_ref().map(SecretText::current).transpose()?;
         Ok(Material { password, security: self.tls.security()? })
     }
+}
+
+/// Returns how long a connection may take within the deadline of one call.
+fn connecting(timeout: Duration) -> Duration {
+    (timeout / 2).min(MOST_CONNECTING)
 }
 
 fn closed() -> BackendError {

@@ -13,6 +13,8 @@ pub(super) struct Server {
     pub(super) may_be_plain: bool,
     /// Whether a certificate of our own was shown.
     pub(super) has_client_key: bool,
+    /// Whether the password was a token of AWS.
+    pub(super) takes_tokens: bool,
 }
 
 /// The numbers that mean something here (the reference of server errors of MySQL 8.4; MariaDB has them too where no other
@@ -68,6 +70,11 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
     Some(error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?.number())
 }
 
+/// Tells whether the server knows neither user nor password.
+pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
+    matches!(number_of(error), Some(number::ACCESS_DENIED | number::ACCESS_DENIED_NO_PASSWORD))
+}
+
 /// Returns what TLS says of an error.
 pub(super) fn tls_fault(error: &sqlx::Error) -> Option<&rustls::Error> {
     match error {
@@ -100,8 +107,20 @@ impl Place {
             return self.transient(&format!("cannot be reached over TLS: {}", in_words(fault)), &hint);
         }
         match error {
+            sqlx::Error::Database(_) if server.takes_tokens && is_login_refused(error) => self.identity(
+                "refuses the token of AWS for this user",
+                format!(
+                    "create the user there `IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS'`, give the agent's identity \
+                     `rds-db:connect` for it in its policy, and check `iam_region` and `url` of back-end `{backend}`, whose \
+                     host must be the server's own endpoint"
+                ),
+            ),
             sqlx::Error::Database(_) => self.server_failure(error),
             sqlx::Error::Io(error) => self.transient(&format!("cannot be reached: {}", error.kind()), &self.reachable()),
+            sqlx::Error::Tls(_) if server.takes_tokens => self.transient(
+                "offers no TLS, or none that is understood here",
+                "switch TLS on there: a token of AWS is sent over nothing else",
+            ),
             sqlx::Error::Tls(_) => self.transient(
                 "offers no TLS, or none that is understood here",
                 &format!("switch TLS on there; only with `allow_plaintext = true` does back-end `{backend}` go without"),
@@ -335,7 +354,8 @@ mod tests {
     #[test]
     fn what_keeps_a_connection_from_being_made_is_said() {
         let check = |may_be_plain, error: sqlx::Error, expected: &str, words: &str| {
-            let found = place().no_connection(Server { may_be_plain, has_client_key: false }, &error);
+            let server = Server { may_be_plain, has_client_key: false, takes_tokens: false };
+            let found = place().no_connection(server, &error);
             assert_eq!(class(&found), expected, "{error:?}");
             assert!(found.to_string().contains(words), "{found}");
         };

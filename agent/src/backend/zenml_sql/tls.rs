@@ -115,6 +115,10 @@ impl PemSource {
 
 /// TLS with a certificate for this very host, unless the settings or the place ask for less.
 fn mode(mysql: &MysqlSettings, network: &NetworkSettings) -> MySqlSslMode {
+    if mysql.iam.is_some() {
+        // A token is sent in clear inside: whoever reads it is logged in.
+        return MySqlSslMode::VerifyIdentity;
+    }
     let says_something = mysql.ssl_ca.is_some() || mysql.ssl_cert.is_some() || network.ca_file.is_some();
     if !says_something && (network.allow_plaintext || is_loopback(&mysql.host)) {
         // Encrypted where the server can: it costs nothing, and newer servers take passwords in no other way.
@@ -183,11 +187,13 @@ fn machine_authorities() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use keyside_config::settings::RdsIam;
+
     use super::*;
 
     #[test]
     fn a_certificate_is_checked_unless_the_place_or_the_settings_ask_for_less() {
-        let check = |host: &str, ca: bool, verify: bool, plaintext: bool, expected: MySqlSslMode| {
+        let check_with = |iam: bool, host: &str, ca: bool, verify: bool, plaintext: bool, expected: MySqlSslMode| {
             let pem = ca.then(|| Pem::File("/ca.pem".into()));
             let mysql = MysqlSettings {
                 host: host.into(),
@@ -199,7 +205,7 @@ mod tests {
                 ssl_cert: None,
                 ssl_key: None,
                 verify,
-                iam_region: None,
+                iam: iam.then(|| RdsIam { region: "eu-central-1".into(), role: None }),
             };
             let network = NetworkSettings { allow_plaintext: plaintext, ..NetworkSettings::default() };
             let found = mode(&mysql, &network);
@@ -207,6 +213,10 @@ mod tests {
                 std::mem::discriminant(&found) == std::mem::discriminant(&expected),
                 "{host} {ca} {verify} {plaintext}: {found:?}"
             );
+        };
+        let check = |host: &str, ca, verify, plaintext, expected| {
+            check_with(true, host, ca, verify, plaintext, MySqlSslMode::VerifyIdentity);
+            check_with(false, host, ca, verify, plaintext, expected);
         };
         for local in ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST"] {
             check(local, false, true, false, MySqlSslMode::Preferred);

@@ -22,7 +22,7 @@ fn reader_at(port: u16) -> std::sync::Arc<dyn Backend> {
         ssl_cert: None,
         ssl_key: None,
         verify: true,
-        iam_region: None,
+        iam: None,
     };
     let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
     open_with(mysql, no_network(), &options).expect("settings that can work").reader
@@ -80,23 +80,25 @@ async fn a_server_that_is_no_server_is_transient_in_time() {
 }
 
 /// One packet: its length in three bytes, its number, its body.
-fn packet(number: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn packet(number: u8, body: &[u8]) -> Vec<u8> {
     let length = u8::try_from(body.len()).expect("short");
     [&[length, 0, 0, number], body].concat()
+}
+
+/// What every server can do: the protocol of 4.1, plug-ins, and a data base in the login.
+pub(super) const PLAIN: u32 = 0x0000_0200 | 0x0000_8000 | 0x0008_0000 | 0x8;
+
+/// The first packet of MySQL 8.4 that can do this and no more.
+pub(super) fn greeting(capabilities: u32, plugin: &str) -> Vec<u8> {
+    let [a, b, c, d] = capabilities.to_le_bytes();
+    let start = [&b"\x0a8.4.0\0\x01\0\0\0saltsalt\0"[..], &[a, b, 45, 2, 0, c, d, 21], &[0; 10]].concat();
+    [&start[..], b"saltsaltsalt\0", plugin.as_bytes(), b"\0"].concat()
 }
 
 #[tokio::test]
 async fn a_password_that_is_taken_over_tls_only_is_said_to_be() {
     // MySQL 8 without TLS: the plug-in `caching_sha2_password`, which then wants the password encrypted by RSA.
-    let capabilities: u32 = 0x0000_0200 | 0x0000_8000 | 0x0008_0000 | 0x8;
-    let [a, b, c, d] = capabilities.to_le_bytes();
-    let greeting = [
-        &b"\x0a8.4.0\0\x01\0\0\0saltsalt\0"[..],
-        &[a, b, 45, 2, 0, c, d, 21],
-        &[0; 10],
-        b"saltsaltsalt\0caching_sha2_password\0",
-    ]
-    .concat();
+    let greeting = greeting(PLAIN, "caching_sha2_password");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let fake = tokio::spawn(async move {
@@ -116,7 +118,7 @@ async fn a_password_that_is_taken_over_tls_only_is_said_to_be() {
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_at_once() {
-    let settings = |iam: bool| keyside_config::settings::MysqlSettings {
+    let mysql = keyside_config::settings::MysqlSettings {
         host: "db.example.com".into(),
         port: 3306,
         user: "zenml".into(),
@@ -126,12 +128,11 @@ async fn settings_that_cannot_work_are_refused_at_once() {
         ssl_cert: None,
         ssl_key: None,
         verify: true,
-        iam_region: iam.then(|| "eu-central-1".into()),
+        iam: None,
     };
-    let refused = |iam, network| open_with(settings(iam), network, &Options::default()).err().expect("refused");
-    check_error(&refused(true, no_network()), "identity", "login by IAM", "`password_env`");
     let proxied = NetworkSettings { proxy: Some(Zeroizing::new("http://p:1".into())), ..no_network() };
-    check_error(&refused(false, proxied), "identity", "cannot be reached through `proxy`", "remove `proxy`");
+    let refused = open_with(mysql, proxied, &Options::default()).err().expect("refused");
+    check_error(&refused, "identity", "cannot be reached through `proxy`", "remove `proxy`");
 }
 
 #[tokio::test]

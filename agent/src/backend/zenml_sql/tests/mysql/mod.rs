@@ -1,6 +1,8 @@
 //! The back-end on a real MariaDB. Each test has a server of its own; where MariaDB is not installed it says so and passes.
 
 mod faults;
+#[cfg(feature = "aws")]
+mod iam;
 mod rows;
 mod secured;
 mod server;

@@ -8,10 +8,10 @@ use super::server::{PASSWORD, secret, skipped};
 use super::*;
 
 /// An authority, a server's certificate for `127.0.0.1`, one for another host, an expired one, and a client's.
-struct Certificates(tempfile::TempDir);
+pub(super) struct Certificates(tempfile::TempDir);
 
 impl Certificates {
-    fn make() -> Option<Self> {
+    pub(super) fn make() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let certificates = Self(folder);
         if Command::new("openssl").arg("version").output().is_err() {
@@ -45,11 +45,11 @@ impl Certificates {
         assert!(made.status.success(), "{arguments}: {}", String::from_utf8_lossy(&made.stderr));
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn file(&self, name: &str) -> Option<Pem> {
+    pub(super) fn file(&self, name: &str) -> Option<Pem> {
         Some(Pem::File(self.path(name)))
     }
 

@@ -139,7 +139,7 @@ impl MariaDb {
             ssl_cert: None,
             ssl_key: None,
             verify: true,
-            iam_region: None,
+            iam: None,
         }
     }
 
