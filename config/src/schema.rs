@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use keyside_protocol::settings::is_signal;
 
+use crate::backend::url;
+
 /// One table.
 pub(crate) struct Table {
     pub(crate) name: &'static str,
@@ -206,10 +208,10 @@ const KEYS_OF_TYPES: &[(&str, &[&str])] = &[
             "password_env",
             "password_file",
             "password_credential",
-            "ssl_ca",
-            "ssl_cert",
             "iam_region",
             "iam_role_arn",
+            "ssl_ca",
+            "ssl_cert",
             "ssl_key",
             "encryption_key_env",
             "encryption_key_file",
@@ -269,6 +271,7 @@ const KEYS_OF_TYPES: &[(&str, &[&str])] = &[
             "token_file",
             "token_credential",
             "jwt_file",
+            "aws_header_value",
             "auth_mount",
             "layout",
             "scope",
@@ -389,11 +392,11 @@ const BACKEND: &[Key] = &[
     key("api_token_credential", Kind::Text),
     key("workspace", Kind::Text),
     // `zenml-sql`.
+    key("iam_region", Kind::Text),
+    key("iam_role_arn", Kind::Text),
     key("ssl_ca", Kind::Path),
     key("ssl_cert", Kind::Path),
     key("ssl_key", Kind::Path),
-    key("iam_region", Kind::Text),
-    key("iam_role_arn", Kind::Text),
     key("encryption_key_env", Kind::Text),
     key("encryption_key_file", Kind::Path),
     key("encryption_key_credential", Kind::Text),
@@ -438,6 +441,7 @@ const BACKEND: &[Key] = &[
     key("token_file", Kind::Path),
     key("token_credential", Kind::Text),
     key("jwt_file", Kind::Path),
+    key("aws_header_value", Kind::Form { expected: url::HEADER_VALUE, fits: url::is_header_value }),
     key("auth_mount", Kind::Text),
     // `local`.
     key("path", Kind::Path),

@@ -515,6 +515,8 @@ pub enum VaultLogin {
     Aws {
         /// The role.
         role: Option<String>,
+        /// What the server wants in `X-Vault-AWS-IAM-Server-ID`.
+        header_value: Option<String>,
     },
 }
 

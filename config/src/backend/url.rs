@@ -152,6 +152,15 @@ pub(crate) fn mount(text: &str) -> Option<String> {
     path.split('/').all(is_plain).then(|| path.to_owned())
 }
 
+/// What [`is_header_value`] takes, for "must be X".
+pub(crate) const HEADER_VALUE: &str = "printable ASCII without blanks around it";
+
+/// Tells whether a text can be sent as the value of a header, as it is.
+pub(crate) fn is_header_value(text: &str) -> bool {
+    let is_printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    !text.is_empty() && text.trim() == text && text.bytes().all(is_printable)
+}
+
 fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => name.eq_ignore_ascii_case("localhost"),

@@ -6,6 +6,7 @@ use super::Reader;
 use crate::settings::{BackendKind, Layout, VaultLogin, VaultSettings};
 
 const TOKEN: &[&str] = &["token_env", "token_file", "token_credential"];
+const OF_AWS: &[&str] = &["aws_header_value"];
 const SECRET_ID: &[&str] = &["secret_id_env", "secret_id_file", "secret_id_credential"];
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<BackendKind> {
@@ -51,28 +52,28 @@ fn login(reader: &mut Reader<'_>) -> Option<VaultLogin> {
     let mut refuse = |keys: &[&[&str]]| reader.refuse(&keys.concat(), &what);
     match auth {
         "approle" => {
-            refuse(&[TOKEN, &["role", "jwt_file"]]);
+            refuse(&[TOKEN, OF_AWS, &["role", "jwt_file"]]);
             let secret_id = reader.secret("secret_id");
             let role_id = reader.required("role_id")?.to_owned();
             Some(VaultLogin::AppRole { role_id, secret_id: secret_id? })
         }
         "kubernetes" => {
-            refuse(&[TOKEN, SECRET_ID, &["role_id"]]);
+            refuse(&[TOKEN, SECRET_ID, OF_AWS, &["role_id"]]);
             let role = reader.required("role")?.to_owned();
             let jwt_file = reader.text("jwt_file").unwrap_or("/var/run/secrets/kubernetes.io/serviceaccount/token");
             Some(VaultLogin::Kubernetes { role, jwt_file: PathBuf::from(jwt_file) })
         }
         "jwt" => {
-            refuse(&[TOKEN, SECRET_ID, &["role_id"]]);
+            refuse(&[TOKEN, SECRET_ID, OF_AWS, &["role_id"]]);
             let jwt_file = PathBuf::from(reader.required("jwt_file")?);
             Some(VaultLogin::Jwt { role: reader.owned("role"), jwt_file })
         }
         "aws" => {
             refuse(&[TOKEN, SECRET_ID, &["role_id", "jwt_file"]]);
-            Some(VaultLogin::Aws { role: reader.owned("role") })
+            Some(VaultLogin::Aws { role: reader.owned("role"), header_value: reader.owned("aws_header_value") })
         }
         _ => {
-            refuse(&[SECRET_ID, &["role", "role_id", "jwt_file"]]);
+            refuse(&[SECRET_ID, OF_AWS, &["role", "role_id", "jwt_file"]]);
             match reader.secret("token")? {
                 Some(token) => Some(VaultLogin::Token(token)),
                 None => {

@@ -161,6 +161,12 @@ const VAULT: &[Row] = &[
         "the pod's own service account (`\"kubernetes\"`)",
         "The file of the token to log in with: `\"kubernetes\"`, `\"jwt\"` (required)",
     ),
+    Row(
+        "aws_header_value",
+        "none",
+        "What the server demands in the header `X-Vault-AWS-IAM-Server-ID` (its `iam_server_id_header_value`): \
+         `\"aws\"`",
+    ),
     Row("auth_mount", "the name of the method", "Where the login method is mounted"),
 ];
 

@@ -60,11 +60,12 @@ fn login(section: &Section, environment: &Environment, mistakes: &mut Vec<Mistak
             Some(VaultLogin::AppRole { role_id: role_id?, secret_id: Some(secret_id?) })
         }
         "aws" => {
-            if let Some(origin) = section.origin("aws_header_value") {
-                let what = "is not sent; a login that needs it is not supported, log in with a token or an app role";
-                mistakes.push(origin.mistake(what));
+            let header_value = section.owned("aws_header_value", mistakes);
+            if header_value.as_deref().is_some_and(|value| !url::is_header_value(value)) {
+                let what = format!("must be {}", url::HEADER_VALUE);
+                mistakes.extend(section.origin("aws_header_value").map(|origin| origin.mistake(&what)));
             }
-            Some(VaultLogin::Aws { role: section.owned("aws_role", mistakes) })
+            Some(VaultLogin::Aws { role: section.owned("aws_role", mistakes), header_value })
         }
         _ => {
             let what = "unknown way to log in; known are \"token\", \"app_role\", \"aws\"";

@@ -309,7 +309,9 @@ fn vault_has_one_login_with_exactly_its_own_keys() {
     let jwt = vault("auth = \"jwt\"\njwt_file = \"/jwt\"").login;
     assert!(matches!(&jwt, VaultLogin::Jwt { role: None, jwt_file } if jwt_file == Path::new("/jwt")));
     let aws = vault("auth = \"aws\"\nrole = \"a\"").login;
-    assert!(matches!(&aws, VaultLogin::Aws { role: Some(role), .. } if role == "a"));
+    assert!(matches!(&aws, VaultLogin::Aws { role: Some(role), header_value: None } if role == "a"));
+    let aws = vault("auth = \"aws\"\naws_header_value = \"vault.example.com\"").login;
+    assert!(matches!(&aws, VaultLogin::Aws { header_value: Some(value), .. } if value == "vault.example.com"));
 
     for (lines, part) in [
         ("", "[backend.x] has no token; write `token_env`"),
@@ -318,6 +320,8 @@ fn vault_has_one_login_with_exactly_its_own_keys() {
         ("auth = \"jwt\"", "[backend.x] has no `jwt_file`"),
         ("auth = \"ldap\"", "unknown `auth` \"ldap\""),
         ("auth = \"approle\"\nrole_id = \"r\"\ntoken_env = \"A_SECRET\"", "`token_env` in [backend.x] has no meaning"),
+        ("auth = \"aws\"\naws_header_value = \"a\\nb\"", "must be printable ASCII"),
+        ("token_env = \"A_SECRET\"\naws_header_value = \"v\"", "`aws_header_value` in [backend.x] has no meaning"),
         ("auth = \"aws\"\njwt_file = \"/j\"", "`jwt_file` in [backend.x] has no meaning for a login by \"aws\""),
         ("auth = \"jwt\"\njwt_file = \"/j\"\nrole_id = \"r\"", "`role_id` in [backend.x] has no meaning"),
         ("token_env = \"A_SECRET\"\nrole = \"r\"", "`role` in [backend.x] has no meaning for a login by \"token\""),

@@ -42,9 +42,12 @@ fn vault_by_app_role_and_by_aws() {
     }
     assert_eq!(vault(&settings).auth_mount.as_deref(), Some("a"));
     let settings = load(&[("AUTH_METHOD", "aws"), ("AWS_ROLE", "r")]);
-    assert!(matches!(&vault(&settings).login, VaultLogin::Aws { role: Some(role), .. } if role == "r"));
-    let mistake = mistake(&[&VAULT[..], &[("AUTH_METHOD", "aws"), ("AWS_HEADER_VALUE", "canary")]].concat());
-    assert_holds(&mistake, &["variable ZENML_SECRETS_STORE_AWS_HEADER_VALUE: is not sent"]);
+    assert!(matches!(&vault(&settings).login, VaultLogin::Aws { role: Some(role), header_value: None } if role == "r"));
+    let settings = load(&[("AUTH_METHOD", "aws"), ("AWS_HEADER_VALUE", "vault.example.com")]);
+    let login = &vault(&settings).login;
+    assert!(matches!(login, VaultLogin::Aws { header_value: Some(value), .. } if value == "vault.example.com"));
+    let mistake = mistake(&[&VAULT[..], &[("AUTH_METHOD", "aws"), ("AWS_HEADER_VALUE", "a\ncanary")]].concat());
+    assert_holds(&mistake, &["variable ZENML_SECRETS_STORE_AWS_HEADER_VALUE: must be printable ASCII"]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Api {
             .filter(|namespace| !namespace.is_empty())
             .map(|namespace| HeaderValue::from_str(namespace).map_err(|_| wrong("its `namespace` is no name of one")))
             .transpose()?;
-        let login = Login::new(vault, &words)?;
+        let login = Login::new(settings, vault, &words)?;
         Ok(Self { http, url, namespace, permits: Semaphore::new(settings.parallelism.max(1)), words, login })
     }
 

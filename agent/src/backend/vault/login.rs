@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keyside_config::settings::{SecretText, VaultLogin, VaultSettings};
+use keyside_config::settings::{BackendSettings, SecretText, VaultLogin, VaultSettings};
 use keyside_protocol::json::{SecretBuffer, push_string};
 use reqwest::{Method, StatusCode};
 use zeroize::Zeroizing;
 
 use super::super::BackendError;
 use super::api::Api;
+use super::aws_login::AwsLogin;
 use super::error::Words;
 use super::token::{Granted, Token};
 use crate::clock::Tick;
@@ -62,12 +63,12 @@ enum How {
         role: Option<String>,
         jwt: Arc<SecretText>,
     },
-    Aws(super::aws_login::AwsLogin),
+    Aws(Box<AwsLogin>),
 }
 
 impl Login {
     /// Makes no call. Errors: `Identity` when this program cannot log in that way.
-    pub(super) fn new(vault: &VaultSettings, words: &Words) -> Result<Self, BackendError> {
+    pub(super) fn new(settings: &BackendSettings, vault: &VaultSettings, words: &Words) -> Result<Self, BackendError> {
         let (method, mount) = match &vault.login {
             VaultLogin::Token(token) => (How::Token(same(token)), "token"),
             VaultLogin::AppRole { role_id, secret_id } => {
@@ -77,7 +78,10 @@ impl Login {
                 (How::Jwt { role: Some(role.clone()), jwt: in_file(jwt_file) }, "kubernetes")
             }
             VaultLogin::Jwt { role, jwt_file } => (How::Jwt { role: role.clone(), jwt: in_file(jwt_file) }, "jwt"),
-            VaultLogin::Aws { role } => (How::Aws(super::aws_login::AwsLogin::new(role.clone(), words)?), "aws"),
+            VaultLogin::Aws { role, header_value } => {
+                let aws = AwsLogin::new(settings, role.clone(), header_value.clone(), words)?;
+                (How::Aws(Box::new(aws)), "aws")
+            }
         };
         let mount = vault.auth_mount.as_deref().unwrap_or(mount).split('/').map(str::to_owned).collect();
         Ok(Self { method, mount, held: Mutex::default(), gate: tokio::sync::Mutex::default() })
@@ -283,6 +287,9 @@ impl Login {
                 ));
             }
             status => {
+                if let How::Aws(aws) = &self.method {
+                    aws.forget();
+                }
                 return Err(words.identity(
                     &format!("the login at {method} is refused ({})", status.as_u16()),
                     "are the role and what it logs in with right, and not expired, used up or bound to other hosts?",
