@@ -1,15 +1,22 @@
 //! A small HTTP/1.1 server that misbehaves on a script, for the tests of every back-end that speaks HTTP.
 //!
 //! Each request is kept and shown to the script, which says how to answer. It listens on a free loopback port of the
-//! test's own runtime and ends when it is dropped.
+//! test's own runtime, with TLS where it is given a certificate, and ends when it is dropped.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::certificates::Certificate;
 
 /// One request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,10 +126,12 @@ type Script = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 struct Shared {
     script: Mutex<Script>,
     requests: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
 }
 
 /// The running server.
 pub struct Faulty {
+    scheme: &'static str,
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: JoinHandle<()>,
@@ -131,18 +140,34 @@ pub struct Faulty {
 impl Faulty {
     /// Starts one that answers as `script` says.
     pub async fn start(script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::listen(None, script).await
+    }
+
+    /// Starts one that speaks TLS and shows this certificate.
+    pub async fn start_tls(
+        certificate: &Certificate,
+        script: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(tls(certificate)), script).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>, script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
         let address = listener.local_addr().expect("bound");
-        let shared = Arc::new(Shared { script: Mutex::new(Arc::new(script)), requests: Mutex::default() });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let (script, requests, connections) =
+            (Mutex::new(Arc::new(script) as Script), Mutex::default(), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { script, requests, connections });
         let serving = Arc::clone(&shared);
         let acceptor = tokio::spawn(async move {
             // Connections end with the acceptor.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&serving)));
+                serving.connections.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(greet(stream, tls.clone(), Arc::clone(&serving)));
             }
         });
-        Self { address, shared, acceptor }
+        Self { scheme, address, shared, acceptor }
     }
 
     /// Answers as another script says from the next request on.
@@ -150,9 +175,14 @@ impl Faulty {
         *lock(&self.shared.script) = Arc::new(script);
     }
 
-    /// Returns its address: `http://127.0.0.1:PORT`, without a slash at the end.
+    /// Returns its address: `http://127.0.0.1:PORT`, or with `https`, without a slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Returns how many connections have been made so far, whatever came of them.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Returns every request so far, in the order they were read.
@@ -187,7 +217,28 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+fn tls(certificate: &Certificate) -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(certificate.pem.as_bytes()).collect::<Result<_, _>>().expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("PEM");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let config = config.with_no_client_auth().with_single_cert(chain, key).expect("a key that fits");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn greet(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    match tls {
+        None => serve(stream, shared).await,
+        // A client that does not believe us is what a test may want.
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                serve(stream, shared).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream).await {
         lock(&shared.requests).push(request.clone());
@@ -200,7 +251,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// Reads one request; `None` when the client has gone or speaks no HTTP.
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+async fn read(stream: &mut BufReader<impl AsyncRead + Unpin>) -> Option<Request> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     let mut words = line.split_whitespace();
@@ -223,13 +274,14 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
 }
 
 /// Tells whether the connection may be used again.
-async fn answer(stream: &mut TcpStream, answer: Answer) -> std::io::Result<bool> {
+async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: Answer) -> std::io::Result<bool> {
     match answer {
         Answer::Reply(reply) => {
             // 204 and 304 have no body, and neither has a length then.
             let mut bytes = reply.head(Some(reply.body.len()));
             bytes.extend_from_slice(&reply.body);
             stream.write_all(&bytes).await?;
+            stream.flush().await?;
             Ok(true)
         }
         Answer::Hang => silence(stream).await,
@@ -241,6 +293,7 @@ async fn answer(stream: &mut TcpStream, answer: Answer) -> std::io::Result<bool>
             stream.write_all(&reply.head(Some(reply.body.len()))).await?;
             for byte in reply.body {
                 stream.write_all(&[byte]).await?;
+                stream.flush().await?;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Ok(true)
@@ -270,14 +323,14 @@ async fn answer(stream: &mut TcpStream, answer: Answer) -> std::io::Result<bool>
     }
 }
 
-async fn begin(stream: &mut TcpStream, reply: &Reply, after: usize) -> std::io::Result<()> {
+async fn begin(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply, after: usize) -> std::io::Result<()> {
     stream.write_all(&reply.head(Some(reply.body.len()))).await?;
     stream.write_all(&reply.body[..after.min(reply.body.len())]).await?;
     stream.flush().await
 }
 
 /// Waits until the client has gone.
-async fn silence(stream: &mut TcpStream) -> std::io::Result<bool> {
+async fn silence(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<bool> {
     while stream.read(&mut [0; 1024]).await? > 0 {}
     Ok(false)
 }

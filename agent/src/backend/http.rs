@@ -11,7 +11,7 @@ use keyside_protocol::json::SecretBuffer;
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, NoProxy, Proxy, RequestBuilder, StatusCode};
 
-use super::BackendError;
+use super::{BackendError, tls_fault};
 
 /// How long a connection may take, within the time of the whole call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -61,11 +61,11 @@ impl Http {
     ///
     /// Errors: `Transient`, when no whole reply came back or its body is too long.
     pub async fn send(&self, request: RequestBuilder) -> Result<Reply, BackendError> {
-        let failed = |error: reqwest::Error| self.transient(&describe(&error));
+        let failed = |error: reqwest::Error| self.transient(NoReply::of(&error, &self.backend));
         let mut response = request.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let too_long = || self.transient("its reply is larger than any that is expected");
+        let too_long = || self.transient(NoReply::too_long());
         if announced.is_some_and(|length| length > self.max_body) {
             return Err(too_long());
         }
@@ -79,11 +79,46 @@ impl Http {
         Ok(Reply { status, headers, body })
     }
 
-    fn transient(&self, what: &str) -> BackendError {
-        BackendError::Transient {
-            what: format!("back-end `{}`: {what}", self.backend),
-            hint: Some("is its address right, and is it up? `keyside doctor` shows how it is reached".to_owned()),
-        }
+    fn transient(&self, fault: NoReply) -> BackendError {
+        let hint = fault.hint.unwrap_or_else(|| {
+            "is its address right, and is it up? `keyside doctor` shows how it is reached".to_owned()
+        });
+        BackendError::Transient { what: format!("back-end `{}`: {}", self.backend, fault.what), hint: Some(hint) }
+    }
+}
+
+/// Why no whole reply came, in words without the URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoReply {
+    /// What went wrong.
+    pub what: String,
+    /// What to try, where the fault itself tells.
+    pub hint: Option<String>,
+}
+
+impl NoReply {
+    /// Says what went wrong with a call to the server of a back-end.
+    pub fn of(error: &reqwest::Error, backend: &str) -> Self {
+        let place = format!("[backend.{backend}]");
+        Self::with(error, &format!("`ca_file` in {place}"), &format!("the address in {place}"))
+    }
+
+    /// The same of a server that the settings do not reach: `trust` names what makes an authority known for it, `address`
+    /// where its name is written.
+    pub fn with(error: &reqwest::Error, trust: &str, address: &str) -> Self {
+        let hint = match tls_fault::of(error) {
+            Some(fault) => Some(tls_fault::advice(fault, trust, address)),
+            None if error.is_dns() => {
+                Some(format!("is {address} right, and does the name service of this machine know its host?"))
+            }
+            None => None,
+        };
+        Self { what: describe(error), hint }
+    }
+
+    /// A reply over what this program reads.
+    pub fn too_long() -> Self {
+        Self { what: "its reply is larger than any that is expected".to_owned(), hint: None }
     }
 }
 
@@ -145,6 +180,9 @@ pub fn describe(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
+    }
+    if let Some(fault) = tls_fault::of(error) {
+        return format!("no connection over TLS: {}", tls_fault::in_words(fault));
     }
     // The outermost text has the URL; the innermost is the system's or the TLS library's own.
     let cause = if error.source().is_some() { innermost.to_string() } else { String::new() };

@@ -7,13 +7,15 @@
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(all(test, any(feature = "http", feature = "zenml-sql")))]
+pub mod certificates;
 #[cfg(test)]
 pub mod contract;
 #[cfg(all(feature = "zenml-sql", feature = "local"))]
 pub mod discover;
 #[cfg(test)]
 pub mod fake;
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 pub mod faulty;
 #[cfg(any(feature = "gcp", feature = "local", feature = "plugin", feature = "vault"))]
 mod fingerprint;
@@ -23,12 +25,16 @@ pub mod gcp;
 pub mod http;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(all(test, feature = "http"))]
+pub mod outages;
 #[cfg(any(feature = "zenml-server", feature = "zenml-sql"))]
 mod own_writes;
-#[cfg(any(feature = "zenml-server", feature = "gcp", feature = "azure"))]
+#[cfg(feature = "http")]
 mod pause;
 #[cfg(feature = "plugin")]
 pub mod plugin;
+#[cfg(any(feature = "http", feature = "zenml-sql"))]
+mod tls_fault;
 #[cfg(feature = "vault")]
 pub mod vault;
 #[cfg(feature = "zenml-server")]

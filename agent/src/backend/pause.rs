@@ -15,7 +15,14 @@ pub(super) struct Pause(Mutex<Option<Instant>>);
 impl Pause {
     /// Takes in the status of a reply, and how long its server asks to be left alone.
     pub(super) fn note(&self, status: u16, retry_after: Option<Duration>) {
-        if let (429 | 503, Some(pause)) = (status, retry_after) {
+        if let 429 | 503 = status {
+            self.begin(retry_after);
+        }
+    }
+
+    /// Begins the pause that was asked for, if one was.
+    pub(super) fn begin(&self, retry_after: Option<Duration>) {
+        if let Some(pause) = retry_after {
             *self.until() = Some(Instant::now() + pause.min(LONGEST));
         }
     }

@@ -115,7 +115,7 @@ impl Read {
 
 /// A success that lacks what it must have says nothing.
 fn incomplete() -> Failure {
-    Failure::NoAnswer("its reply lacks what it must have".to_owned())
+    Failure::no_answer("its reply lacks what it must have")
 }
 
 impl Calls {
@@ -247,7 +247,7 @@ impl Calls {
                 Some(next) => token = Some(next),
             }
         }
-        Err(Failure::NoAnswer("its list has no end".to_owned()))
+        Err(Failure::no_answer("its list has no end"))
     }
 }
 

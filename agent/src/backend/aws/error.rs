@@ -5,8 +5,11 @@ use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::super::BackendError;
+use super::super::http::NoReply;
 use super::transport::Trouble;
 
 /// What was asked of the service, by the right that it needs.
@@ -43,7 +46,7 @@ pub(super) enum Failure {
     /// No credentials.
     NoLogin(NoLogin),
     /// No connection, no whole reply, or none that can be understood.
-    NoAnswer(String),
+    NoAnswer(NoReply),
     /// Our settings make no call possible.
     NoCall(String),
     /// The same, said already.
@@ -53,7 +56,8 @@ pub(super) enum Failure {
 /// Why there are no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NoLogin {
-    words: String,
+    /// In words, and what to try where that is known.
+    fault: NoReply,
     /// Whether trying again may help.
     may_pass: bool,
 }
@@ -135,6 +139,11 @@ pub(super) fn class_of(code: &str, status: u16) -> Class {
 }
 
 impl Failure {
+    /// What came is no answer; there is no more to say of it than these words.
+    pub(super) fn no_answer(what: impl Into<String>) -> Self {
+        Self::NoAnswer(NoReply { what: what.into(), hint: None })
+    }
+
     /// Tells whether other credentials might do.
     pub(super) fn is_bad_login(&self) -> bool {
         matches!(self, Self::Refused(Class::BadLogin, _))
@@ -162,16 +171,16 @@ impl Failure {
                 let code = refusal.err().code().map(str::to_owned);
                 match code.or_else(|| code_in_xml(refusal.raw().body().bytes()?)) {
                     Some(code) => Self::Refused(class_of(&code, status), code),
-                    None => Self::NoAnswer(format!("status {status} without a code of AWS")),
+                    None => Self::no_answer(format!("status {status} without a code of AWS")),
                 }
             }
             SdkError::DispatchFailure(_) => match find::<Trouble>(error) {
                 Some(Trouble::Settings(words)) => Self::NoCall(words.clone()),
-                Some(Trouble::Network(words)) => Self::NoAnswer(words.clone()),
-                None => Self::NoAnswer("the call failed".to_owned()),
+                Some(Trouble::Network(fault)) => Self::NoAnswer(fault.clone()),
+                None => Self::no_answer("the call failed"),
             },
-            SdkError::TimeoutError(_) => Self::NoAnswer("it did not answer in time".to_owned()),
-            SdkError::ResponseError(_) => Self::NoAnswer("its reply cannot be understood".to_owned()),
+            SdkError::TimeoutError(_) => Self::no_answer("it did not answer in time"),
+            SdkError::ResponseError(_) => Self::no_answer("its reply cannot be understood"),
             _ => Self::NoCall("no request can be made of its settings".to_owned()),
         }
     }
@@ -200,7 +209,9 @@ impl Failure {
             },
             Self::Refused(Class::Busy, code) => BackendError::Transient {
                 what: format!("back-end `{backend}`: AWS cannot answer now ({code})"),
-                hint: None,
+                hint: Some(
+                    "this passes by itself; when throttled, raise `[cache] ttl` or lower `parallelism`".to_owned(),
+                ),
             },
             Self::Refused(Class::WrongState, code) => BackendError::Unusable {
                 what: format!("back-end `{backend}`: the state of the secret forbids reading it{of} ({code})"),
@@ -215,11 +226,11 @@ impl Failure {
                 hint: Some(format!("look at `endpoint_url` in [backend.{backend}]")),
             },
             Self::NoLogin(no_login) => no_login.say(backend),
-            Self::NoAnswer(words) => BackendError::Transient {
-                what: format!("back-end `{backend}`: no answer of AWS: {words}"),
-                hint: Some(format!(
-                    "is the network up, and are `region` and `endpoint_url` of [backend.{backend}] right?"
-                )),
+            Self::NoAnswer(fault) => BackendError::Transient {
+                what: format!("back-end `{backend}`: no answer of AWS: {}", fault.what),
+                hint: Some(fault.hint.clone().unwrap_or_else(|| {
+                    format!("is the network up, and are `region` and `endpoint_url` of [backend.{backend}] right?")
+                })),
             },
             Self::NoCall(words) => BackendError::Identity {
                 what: format!("back-end `{backend}`: {words}"),
@@ -234,37 +245,49 @@ impl NoLogin {
     pub(super) fn of(error: &CredentialsError) -> Self {
         let trouble = find::<Trouble>(error);
         let refusal = find::<ErrorMetadata>(error).and_then(ErrorMetadata::code);
-        let words = match (error, trouble, refusal) {
+        let is_none_of_its_own = refusal.is_none() && is_of_sts(error);
+        let what = match (error, trouble, refusal) {
             (CredentialsError::CredentialsNotLoaded(_), ..) => "none of the usual places has any".to_owned(),
             (CredentialsError::ProviderTimedOut(_), ..) => return Self::slow(),
             (CredentialsError::InvalidConfiguration(_), ..) => "their configuration is wrong".to_owned(),
             (_, Some(trouble), _) => format!("their source cannot be asked: {trouble}"),
             (_, None, Some(code)) => format!("their source refuses them ({code})"),
+            (_, None, None) if is_none_of_its_own => "what answers is not STS, or is in trouble".to_owned(),
             (_, None, None) => "their source failed".to_owned(),
         };
         let may_pass = match (error, trouble, refusal) {
             (CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_), ..) => false,
             (_, Some(Trouble::Network(_)), _) => true,
             (_, None, Some(code)) => class_of(code, 400) == Class::Busy,
+            (_, None, None) => is_none_of_its_own,
             _ => false,
         };
-        Self { words, may_pass }
+        let hint = match trouble {
+            Some(Trouble::Network(fault)) => fault.hint.clone(),
+            _ => None,
+        };
+        Self { fault: NoReply { what, hint }, may_pass }
     }
 
     /// Their place hangs.
     pub(super) fn slow() -> Self {
-        Self { words: "their source does not answer in time".to_owned(), may_pass: true }
+        Self { fault: NoReply { what: "their source does not answer in time".to_owned(), hint: None }, may_pass: true }
     }
 
     /// Says it in the words and class of a back-end.
     pub(super) fn say(&self, backend: &str) -> BackendError {
-        let words = &self.words;
+        let NoReply { what, hint } = &self.fault;
         if self.may_pass {
-            let what = format!("back-end `{backend}`: no credentials of AWS for now: {words}");
-            return BackendError::Transient { what, hint: None };
+            return BackendError::Transient {
+                what: format!("back-end `{backend}`: no credentials of AWS for now: {what}"),
+                hint: Some(hint.clone().unwrap_or_else(|| {
+                    "is their source up (STS, a metadata service, a program), and does the network lead there?"
+                        .to_owned()
+                })),
+            };
         }
         BackendError::Identity {
-            what: format!("back-end `{backend}`: no credentials of AWS: {words}"),
+            what: format!("back-end `{backend}`: no credentials of AWS: {what}"),
             hint: Some(
                 "give the agent AWS credentials: a role of its machine or pod, AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY, or a profile"
@@ -272,6 +295,11 @@ impl NoLogin {
             ),
         }
     }
+}
+
+/// Tells whether STS was asked and something came back.
+fn is_of_sts(error: &CredentialsError) -> bool {
+    find::<AssumeRoleError>(error).is_some() || find::<AssumeRoleWithWebIdentityError>(error).is_some()
 }
 
 /// Returns the first error of this type among an error and its sources.

@@ -163,6 +163,7 @@ mod tests {
     use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
     use aws_smithy_types::body::SdkBody;
 
+    use super::super::super::http::NoReply;
     use super::super::transport::Trouble;
     use super::*;
 
@@ -215,7 +216,9 @@ mod tests {
                     Answer::Reply(status, body) => {
                         Ok(HttpResponse::new(status.try_into().expect("a status"), SdkBody::from(body)))
                     }
-                    Answer::Unreachable => Err(ConnectorError::io(Trouble::Network("no connection".into()).into())),
+                    Answer::Unreachable => Err(ConnectorError::io(
+                        Trouble::Network(NoReply { what: "no connection".into(), hint: None }).into(),
+                    )),
                     Answer::Silence => std::future::pending().await,
                 }
             })

@@ -1,9 +1,10 @@
 //! The HTTP client that AWS's library is given: ours, with the proxy, certificate authorities, deadlines and bounds that
 //! every back-end has. The library's own reads a body of any length, and knows a proxy only from the environment.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
@@ -17,11 +18,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use keyside_config::settings::BackendSettings;
 use keyside_protocol::json::SecretBuffer;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Url};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 
-use super::super::{BackendError, http};
+use super::super::BackendError;
+use super::super::http::{self, NoReply, seconds};
+use super::super::pause::Pause;
 
 /// Where no metadata service is, its address swallows connections: the library asks there last, and should not wait.
 const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,9 +38,22 @@ struct Inner {
     services: Client,
     /// For the addresses of this machine's own credentials, which no proxy reaches.
     metadata: Client,
+    backend: String,
     allow_plaintext: bool,
     max_body: usize,
     permits: Semaphore,
+    pauses: Pauses,
+}
+
+/// The pause that each service has asked for, by its host: one that is busy says nothing of another.
+#[derive(Default)]
+struct Pauses(Mutex<HashMap<String, Arc<Pause>>>);
+
+impl Pauses {
+    fn of(&self, url: &Url) -> Arc<Pause> {
+        let mut pauses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(pauses.entry(url.authority().to_owned()).or_default())
+    }
 }
 
 impl Transport {
@@ -55,9 +71,11 @@ impl Transport {
         Ok(Self(Arc::new(Inner {
             services: build(http::builder(settings)?)?,
             metadata: build(metadata.connect_timeout(METADATA_CONNECT_TIMEOUT))?,
+            backend: settings.name.clone(),
             allow_plaintext: settings.network.allow_plaintext,
             max_body,
             permits: Semaphore::new(settings.parallelism.max(1)),
+            pauses: Pauses::default(),
         })))
     }
 
@@ -73,6 +91,7 @@ impl Transport {
         if url.scheme() != "https" && place == Place::Elsewhere && !inner.allow_plaintext {
             return Err(unusable("without TLS only this machine is asked; use https, or `allow_plaintext = true`"));
         }
+        let pause = inner.pauses.of(&url);
         let method = Method::from_bytes(request.method().as_bytes()).map_err(|_| unusable("an unknown method"))?;
         let client = if place == Place::Metadata { &inner.metadata } else { &inner.services };
         let body = request.body().bytes().ok_or_else(|| unusable("a request without its whole body"))?.to_vec();
@@ -81,9 +100,20 @@ impl Transport {
             ours = ours.timeout(patience);
         }
         let _permit = inner.permits.acquire().await.map_err(|_| unusable("the back-end is closed"))?;
+        refuse_in(&pause)?;
+        let failed = |error: reqwest::Error| {
+            let trouble = Trouble::Network(NoReply::of(&error, &inner.backend)).into();
+            if error.is_timeout() { ConnectorError::timeout(trouble) } else { ConnectorError::io(trouble) }
+        };
         let mut response = ours.send().await.map_err(failed)?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
+        let retry_after = headers.get(RETRY_AFTER).and_then(|value| seconds(value.to_str().ok()?));
+        match status {
+            // AWS throttles with a status that says nothing.
+            StatusCode::BAD_REQUEST => pause.begin(retry_after),
+            status => pause.note(status.as_u16(), retry_after),
+        }
         let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
         if announced > inner.max_body {
             return Err(too_long());
@@ -137,6 +167,18 @@ impl Place {
     }
 }
 
+/// Makes no call to a service that wants to be left alone.
+fn refuse_in(pause: &Pause) -> Result<(), ConnectorError> {
+    match pause.seconds_left() {
+        Some(seconds) => {
+            let what = format!("it has asked to be left alone, for {seconds} more seconds");
+            let hint = "try again then; raise `[cache] ttl`, or lower `parallelism`".to_owned();
+            Err(ConnectorError::io(Trouble::Network(NoReply { what, hint: Some(hint) }).into()))
+        }
+        None => Ok(()),
+    }
+}
+
 fn headers_of(request: &HttpRequest) -> Result<HeaderMap, ConnectorError> {
     let mut headers = HeaderMap::new();
     for (name, value) in request.headers() {
@@ -156,8 +198,8 @@ pub(super) enum Trouble {
     #[error("{0}")]
     Settings(String),
     /// The network, or who is at its other end.
-    #[error("{0}")]
-    Network(String),
+    #[error("{}", .0.what)]
+    Network(NoReply),
 }
 
 fn unusable(what: &str) -> ConnectorError {
@@ -165,12 +207,7 @@ fn unusable(what: &str) -> ConnectorError {
 }
 
 fn too_long() -> ConnectorError {
-    ConnectorError::io(Trouble::Network("its reply is larger than any that is expected".to_owned()).into())
-}
-
-fn failed(error: reqwest::Error) -> ConnectorError {
-    let trouble = Trouble::Network(http::describe(&error)).into();
-    if error.is_timeout() { ConnectorError::timeout(trouble) } else { ConnectorError::io(trouble) }
+    ConnectorError::io(Trouble::Network(NoReply::too_long()).into())
 }
 
 impl fmt::Debug for Transport {

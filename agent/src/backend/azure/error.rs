@@ -4,6 +4,7 @@ use azure_core::error::ErrorKind;
 use serde::Deserialize;
 
 use super::super::BackendError;
+use super::super::http::NoReply;
 
 /// The vault of one back-end, for messages.
 pub(super) struct Place {
@@ -66,9 +67,11 @@ impl Place {
     }
 
     /// The vault gave no whole reply.
-    pub(super) fn unreachable(&self, what: &str) -> BackendError {
-        let hint = format!("is {} the right address, and can it be reached from here?", self.vault);
-        self.transient(what, &hint)
+    pub(super) fn unreachable(&self, fault: NoReply) -> BackendError {
+        let hint = fault
+            .hint
+            .unwrap_or_else(|| format!("is {} the right address, and can it be reached from here?", self.vault));
+        self.transient(&fault.what, &hint)
     }
 
     /// A reply that came whole and is not Key Vault's.

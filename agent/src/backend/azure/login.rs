@@ -32,6 +32,9 @@ const SHARED: Duration = Duration::from_secs(1);
 /// How long a configured token is believed to live: until it is refused, it is only read again.
 const CONFIGURED_LIFETIME: Span = Span::hours(1);
 
+/// What to try where the login service does not answer.
+const REACH: &str = "can the login service be reached from here? `authority`, `proxy` and `ca_file` count for it too";
+
 /// The login of one back-end.
 pub(super) struct Login {
     place: Arc<Place>,
@@ -183,8 +186,8 @@ impl Login {
                 // Not there: the next. There and refused, or there and in trouble: that is the answer.
                 Err(Trouble::Absent(why)) => tried.push(format!("{source}: {why}")),
                 // Nobody answers at the metadata address: this is no machine of Azure's, or one without an identity.
-                Err(Trouble::Silent(why)) if matches!(source, Source::Managed { .. }) => {
-                    tried.push(format!("{source}: {why}"));
+                Err(Trouble::Silent(fault)) if matches!(source, Source::Managed { .. }) => {
+                    tried.push(format!("{source}: {}", fault.what));
                 }
                 Err(trouble) => return Err(self.meaning(&source, trouble)),
             }
@@ -213,11 +216,10 @@ impl Login {
             Trouble::Absent(why) => {
                 self.place.identity(&format!("{source}: {why}"), "is the identity still given to this machine?")
             }
-            Trouble::Silent(why) | Trouble::Unreachable(why) => {
-                let hint =
-                    "can the login service be reached from here? `authority`, `proxy` and `ca_file` count for it too";
-                self.place.transient(&format!("{source}: {why}"), hint)
+            Trouble::Silent(fault) => {
+                self.place.transient(&format!("{source}: {}", fault.what), fault.hint.as_deref().unwrap_or(REACH))
             }
+            Trouble::Unreachable(why) => self.place.transient(&format!("{source}: {why}"), REACH),
             Trouble::Refused { status, codes } => {
                 let codes = if codes.is_empty() {
                     String::new()

@@ -16,6 +16,7 @@ use azure_identity::{
     UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 
+use super::super::http::NoReply;
 use super::login::{federated_token_file, variable};
 use super::transport::{Failure, LoginTransport, lock, secure};
 
@@ -46,7 +47,7 @@ pub(super) enum Trouble {
     /// This machine has no such identity.
     Absent(String),
     /// No whole reply came.
-    Silent(String),
+    Silent(NoReply),
     /// What answered is in trouble, or is not the login service.
     Unreachable(String),
     /// It said no.
@@ -124,6 +125,8 @@ impl Source {
 
 /// Gets tokens for identities.
 pub(super) struct Identities {
+    /// The key under `[backend]`, for messages.
+    pub(super) backend: String,
     /// Reaches the authority, by the proxy where one is configured.
     pub(super) outside: reqwest::Client,
     /// Reaches this machine's own metadata service, which no proxy can.
@@ -141,7 +144,7 @@ impl Identities {
             Source::Managed { .. } => (&self.inside, self.metadata_elsewhere()),
             _ => (&self.outside, self.plain_authority()),
         };
-        let (transport, failure) = LoginTransport::new(client.clone(), reroute);
+        let (transport, failure) = LoginTransport::new(client.clone(), self.backend.clone(), reroute);
         let options = ClientOptions {
             transport: Some(Transport::new(Arc::new(transport))),
             retry: RetryOptions::none(),
@@ -220,7 +223,7 @@ fn credential(
 
 fn failed(source: &Source, failure: Failure) -> Trouble {
     match (source, failure) {
-        (_, Failure::Unreachable(what)) => Trouble::Silent(what),
+        (_, Failure::Unreachable(fault)) => Trouble::Silent(fault),
         (Source::Managed { .. }, Failure::Status(404)) => Trouble::Absent("HTTP 404".to_owned()),
         (_, Failure::Status(404)) => Trouble::Refused { status: 404, codes: String::new() },
         (_, Failure::Status(status)) => Trouble::Unreachable(format!("the login service answers {status}")),

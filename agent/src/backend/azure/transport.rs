@@ -14,8 +14,7 @@ use keyside_protocol::json::SecretBuffer;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::super::BackendError;
-use super::super::http::seconds;
-use super::super::http::{describe, sensitive};
+use super::super::http::{NoReply, seconds, sensitive};
 use super::super::pause::Pause;
 use super::error::Place;
 use super::login::Login;
@@ -61,7 +60,8 @@ impl VaultTransport {
             self.place.transient("the library was sent to another host than `vault_url`", "try again")
         })?;
         let token = bearer(request);
-        let reply = send(&self.client, request, url).await.map_err(|what| self.place.unreachable(&what))?;
+        let reply = send(&self.client, request, url, &self.place.backend).await;
+        let reply = reply.map_err(|fault| self.place.unreachable(fault))?;
         if let Some(token) = token {
             self.login.judge(token, reply.status != 401).await;
         }
@@ -84,6 +84,7 @@ impl VaultTransport {
 /// identity again for more than a minute, whatever its settings say.
 pub(super) struct LoginTransport {
     client: reqwest::Client,
+    backend: String,
     /// Where requests go that are meant for this authority, which the library believes to have TLS.
     reroute: Option<(Url, Url)>,
     failed: Mutex<Option<oneshot::Sender<Failure>>>,
@@ -93,7 +94,7 @@ pub(super) struct LoginTransport {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// No whole reply came.
-    Unreachable(String),
+    Unreachable(NoReply),
     /// A reply that says to try again later, or that nothing is there.
     Status(u16),
 }
@@ -106,9 +107,13 @@ impl fmt::Debug for LoginTransport {
 
 impl LoginTransport {
     /// Returns a transport for one login, and where it tells of a failure.
-    pub(super) fn new(client: reqwest::Client, reroute: Option<(Url, Url)>) -> (Self, oneshot::Receiver<Failure>) {
+    pub(super) fn new(
+        client: reqwest::Client,
+        backend: String,
+        reroute: Option<(Url, Url)>,
+    ) -> (Self, oneshot::Receiver<Failure>) {
         let (failed, failure) = oneshot::channel();
-        (Self { client, reroute, failed: Mutex::new(Some(failed)) }, failure)
+        (Self { client, backend, reroute, failed: Mutex::new(Some(failed)) }, failure)
     }
 }
 
@@ -119,12 +124,12 @@ impl HttpClient for LoginTransport {
             Some((from, to)) if is_same_origin(request.url(), from) => moved(request.url(), to),
             _ => request.url().clone(),
         };
-        let failure = match send(&self.client, request, url).await {
+        let failure = match send(&self.client, request, url, &self.backend).await {
             Ok(reply) if !matches!(reply.status, 404 | 408 | 410 | 429 | 500..) => {
                 return Ok(AsyncRawResponse::from_bytes(reply.status.into(), reply.headers, reply.body));
             }
             Ok(reply) => Failure::Status(reply.status),
-            Err(what) => Failure::Unreachable(what),
+            Err(fault) => Failure::Unreachable(fault),
         };
         if let Some(failed) = lock(&self.failed).take() {
             let _ = failed.send(failure);
@@ -150,32 +155,33 @@ impl AsRef<[u8]> for Wiped {
     }
 }
 
-/// Sends a request once and reads the whole reply. Errors: what went wrong, in words and without the URL.
-async fn send(client: &reqwest::Client, request: &Request, url: Url) -> Result<Reply, String> {
+/// Sends a request of a back-end once and reads the whole reply.
+async fn send(client: &reqwest::Client, request: &Request, url: Url, backend: &str) -> Result<Reply, NoReply> {
+    let cannot = |what: String| NoReply { what, hint: None };
     let method = match request.method() {
         Method::Get => reqwest::Method::GET,
         Method::Post => reqwest::Method::POST,
-        method => return Err(format!("the library wanted to {method}, and nothing is written here")),
+        method => return Err(cannot(format!("the library wanted to {method}, and nothing is written here"))),
     };
-    let Body::Bytes(body) = request.body() else { return Err("the library sent a stream".to_owned()) };
+    let Body::Bytes(body) = request.body() else { return Err(cannot("the library sent a stream".to_owned())) };
     let mut builder = client.request(method, url);
     for (name, value) in request.headers().iter() {
-        let value = sensitive(value.as_str()).ok_or("a header cannot be sent")?;
+        let value = sensitive(value.as_str()).ok_or_else(|| cannot("a header cannot be sent".to_owned()))?;
         builder = builder.header(name.as_str(), value);
     }
     if let Some(id) = request_id::current() {
         // Key Vault's diagnostic logs show it. The library may have made up one of its own, which this replaces.
-        let id = sensitive(&id.to_string()).ok_or("a header cannot be sent")?;
+        let id = sensitive(&id.to_string()).ok_or_else(|| cannot("a header cannot be sent".to_owned()))?;
         builder = builder.headers([(CLIENT_REQUEST_ID, id)].into_iter().collect());
     }
-    let failed = |error: reqwest::Error| describe(&error);
+    let failed = |error: reqwest::Error| NoReply::of(&error, backend);
     let mut response = builder.body(body.clone()).send().await.map_err(failed)?;
     let status = response.status().as_u16();
     let headers = headers_of(response.headers());
     let mut whole = SecretBuffer::with_capacity(0);
     while let Some(piece) = response.chunk().await.map_err(failed)? {
         if whole.len() + piece.len() > LARGEST_REPLY {
-            return Err("its reply is larger than any that is expected".to_owned());
+            return Err(NoReply::too_long());
         }
         whole.push(&piece);
     }

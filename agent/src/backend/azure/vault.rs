@@ -93,8 +93,13 @@ impl Vault {
         };
         let outside = client(http::builder(settings)?)?;
         let inside = http::builder(settings)?.no_proxy().connect_timeout(METADATA_PATIENCE.min(settings.timeout));
-        let identities =
-            Identities { outside: outside.clone(), inside: client(inside)?, metadata: metadata_service(), authority };
+        let identities = Identities {
+            backend: settings.name.clone(),
+            outside: outside.clone(),
+            inside: client(inside)?,
+            metadata: metadata_service(),
+            authority,
+        };
         let login = Arc::new(Login::new(Arc::clone(place), super::copy_of(&azure.login), identities));
         let endpoint = secure(&origin).ok_or_else(|| wrong("vault_url"))?;
         let options = SecretClientOptions {

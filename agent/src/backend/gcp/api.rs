@@ -181,7 +181,7 @@ impl Api {
         match self.pause.seconds_left() {
             Some(seconds) => Err(self.words.transient(
                 &format!("Google has asked to be left alone, for {seconds} more seconds"),
-                "look at the project's quota for Secret Manager, or raise `ttl`",
+                "try again then; look at the project's quota for Secret Manager, or raise `ttl`",
             )),
             None => Ok(()),
         }

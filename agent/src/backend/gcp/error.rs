@@ -10,7 +10,7 @@ use google_cloud_auth::errors::CredentialsError;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 use http::StatusCode;
 
-use super::super::{BackendError, http::describe};
+use super::super::{BackendError, http::NoReply};
 
 /// What a call was about.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,9 @@ pub(super) enum Asked<'a> {
     /// All secrets of the project.
     Project,
 }
+
+/// What makes an authority known to Google's library, which knows no `ca_file`.
+const TRUST: &str = "SSL_CERT_FILE in the agent's environment";
 
 /// The permission that listing needs.
 const LIST: &str = "secretmanager.secrets.list";
@@ -106,13 +109,17 @@ impl Words {
     ///
     /// The error's own text is dropped: it may hold the reply's body.
     pub(super) fn login_failed(&self, error: &CredentialsError) -> BackendError {
-        let mut cause = String::new();
+        let (mut cause, mut hint) = (String::new(), None);
         let mut next: Option<&(dyn std::error::Error + 'static)> = error.source();
         while let Some(error) = next {
             if let Some(error) = error.downcast_ref::<reqwest::Error>() {
                 cause = match error.status() {
                     Some(status) => format!(" (HTTP {})", status.as_u16()),
-                    None => format!(" ({})", describe(error)),
+                    None => {
+                        let fault = NoReply::with(error, TRUST, "the credentials");
+                        hint = fault.hint;
+                        format!(" ({})", fault.what)
+                    }
                 };
             } else if let Some(error) = error.downcast_ref::<google_cloud_gax::error::Error>()
                 && let Some(status) = error.http_status_code()
@@ -123,7 +130,8 @@ impl Words {
         }
         if error.is_transient() {
             let what = format!("Google's login does not answer{cause}");
-            return self.transient(&what, "is there a way to it from here? it obeys HTTPS_PROXY and NO_PROXY");
+            let hint = hint.as_deref().unwrap_or("is there a way to it from here? it obeys HTTPS_PROXY and NO_PROXY");
+            return self.transient(&what, hint);
         }
         let what = format!("the login fails{cause}");
         self.identity(

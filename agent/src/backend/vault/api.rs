@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::super::BackendError;
 use super::super::http::{Http, Reply};
+use super::super::pause::Pause;
 use super::error::{Missing, Words, missing};
 use super::login::Login;
 use super::token::Token;
@@ -22,6 +23,7 @@ pub(super) struct Api {
     url: Url,
     namespace: Option<HeaderValue>,
     permits: Semaphore,
+    pause: Pause,
     pub(super) words: Words,
     login: Login,
 }
@@ -56,7 +58,8 @@ impl Api {
             .map(|namespace| HeaderValue::from_str(namespace).map_err(|_| wrong("its `namespace` is no name of one")))
             .transpose()?;
         let login = Login::new(settings, vault, &words)?;
-        Ok(Self { http, url, namespace, permits: Semaphore::new(settings.parallelism.max(1)), words, login })
+        let permits = Semaphore::new(settings.parallelism.max(1));
+        Ok(Self { http, url, namespace, permits, pause: Pause::default(), words, login })
     }
 
     /// Reads what lies at a path.
@@ -104,13 +107,27 @@ impl Api {
         }
     }
 
-    /// Sends one request within the back-end's parallelism and reads the whole reply, whatever its status.
+    /// Sends one request within the back-end's parallelism and reads the whole reply, whatever its status. Makes no call
+    /// during a pause that the server has asked for.
     ///
     /// Errors: `Transient`, when no whole reply came back.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Reply, BackendError> {
         let closed = |_| self.words.transient("it is closed: the agent is stopping", None);
         let _permit = self.permits.acquire().await.map_err(closed)?;
-        self.http.send(request).await
+        self.refuse_in_pause()?;
+        let reply = self.http.send(request).await?;
+        self.pause.note(reply.status.as_u16(), reply.retry_after());
+        Ok(reply)
+    }
+
+    fn refuse_in_pause(&self) -> Result<(), BackendError> {
+        match self.pause.seconds_left() {
+            Some(seconds) => Err(self.words.transient(
+                &format!("it has asked to be left alone, for {seconds} more seconds"),
+                Some("try again then; raise `[cache] ttl`, or Vault's rate limit quota"),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Makes a request with the headers that every one has.

@@ -8,10 +8,10 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySqlConnection};
 use zeroize::Zeroizing;
 
-use super::super::BackendError;
+use super::super::{BackendError, tls_fault};
 use super::connection::Connection;
 use super::error::{Doing, Place};
-use super::mysql_error::{Server, is_login_refused, tls_fault};
+use super::mysql_error::{Server, is_login_refused};
 use super::rds_iam::RdsIam;
 use super::tls::{Security, Tls};
 
@@ -179,7 +179,7 @@ impl Connections {
         }
         let mut made = self.options(&material, material.security.mode).connect().await;
         if matches!(material.security.mode, MySqlSslMode::Preferred)
-            && made.as_ref().is_err_and(|error| tls_fault(error).is_some())
+            && made.as_ref().is_err_and(|error| tls_fault::of(error).is_some())
         {
             // Certificates that servers make for themselves are not always of a kind that TLS takes here. They would not
             // have been checked, and this place may go without.

@@ -3,7 +3,7 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::super::{BackendError, WriteError};
+use super::super::{BackendError, WriteError, tls_fault};
 use super::error::Place;
 
 /// What a connection was tried with.
@@ -75,15 +75,6 @@ pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
     matches!(number_of(error), Some(number::ACCESS_DENIED | number::ACCESS_DENIED_NO_PASSWORD))
 }
 
-/// Returns what TLS says of an error.
-pub(super) fn tls_fault(error: &sqlx::Error) -> Option<&rustls::Error> {
-    match error {
-        sqlx::Error::Io(error) => error.get_ref()?.downcast_ref(),
-        sqlx::Error::Tls(error) => error.downcast_ref(),
-        _ => None,
-    }
-}
-
 impl Place {
     /// The error for a call that hangs.
     pub(super) fn slow(&self) -> BackendError {
@@ -102,9 +93,10 @@ impl Place {
     /// Classifies an error in making a connection.
     pub(super) fn no_connection(&self, server: Server, error: &sqlx::Error) -> BackendError {
         let backend = &self.backend;
-        if let Some(fault) = tls_fault(error) {
-            let hint = format!("set `ssl_ca` or `ca_file` of back-end `{backend}` to the authority of its certificate");
-            return self.transient(&format!("cannot be reached over TLS: {}", in_words(fault)), &hint);
+        if let Some(fault) = tls_fault::of(error) {
+            let trust = format!("`ssl_ca` or `ca_file` of back-end `{backend}`");
+            let hint = tls_fault::advice(fault, &trust, &format!("`url` of back-end `{backend}`"));
+            return self.transient(&format!("cannot be reached over TLS: {}", tls_fault::in_words(fault)), &hint);
         }
         match error {
             sqlx::Error::Database(_) if server.takes_tokens && is_login_refused(error) => self.identity(
@@ -249,26 +241,6 @@ impl Place {
             ),
             _ => WriteError::Backend(self.number(number)),
         }
-    }
-}
-
-/// Says what is wrong with a server's certificate, or with TLS at all.
-fn in_words(fault: &rustls::Error) -> String {
-    use rustls::CertificateError as Certificate;
-    match fault {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            Certificate::Expired | Certificate::ExpiredContext { .. } => "its certificate has expired".into(),
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "its certificate is not valid yet".into()
-            }
-            Certificate::UnknownIssuer => "its certificate is of an authority that is not known here".into(),
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "its certificate is for another host".into()
-            }
-            other => format!("its certificate is refused ({other})"),
-        },
-        rustls::Error::AlertReceived(alert) => format!("it refused us ({alert:?}); a certificate of ours may be due"),
-        other => other.to_string(),
     }
 }
 

@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use keyside_config::settings::Layout;
 
-use super::super::super::faulty::{Answer, Faulty, Reply, Request, refused_url};
+use super::super::super::faulty::{Answer, Faulty, Reply, Request};
 use super::super::super::{BackendError, Scopes};
 use super::{error, open, pairs, plain, reader, settings};
 
 /// Long enough for a busy machine to answer, short to wait for.
 const PATIENCE: Duration = Duration::from_millis(600);
 
-fn refusal(status: u16, code: &str) -> Answer {
+pub(super) fn refusal(status: u16, code: &str) -> Answer {
     let body = format!(r#"{{"__type": "com.amazonaws.secretsmanager#{code}", "Message": "canary-message"}}"#);
     Reply::json(status, body).header("x-amzn-requestid", "r").into()
 }
 
-fn value(name: &str) -> Reply {
+pub(super) fn value(name: &str) -> Reply {
     let body = serde_json::json!({
         "ARN": format!("arn:aws:secretsmanager:eu-central-1:1:secret:{name}-AbCdEf"),
         "Name": name,
         "VersionId": "v1",
-        "SecretString": "hunter2",
+        "SecretString": "canary",
         "VersionStages": ["AWSCURRENT"],
     });
     Reply::json(200, body.to_string())
@@ -42,7 +42,7 @@ fn description(name: &str, deleted: bool) -> Reply {
     Reply::json(200, body.to_string())
 }
 
-fn target(request: &Request) -> &str {
+pub(super) fn target(request: &Request) -> &str {
     request.header("x-amz-target").unwrap_or_default().trim_start_matches("secretsmanager.")
 }
 
@@ -53,7 +53,7 @@ async fn check(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static, expe
     let error = error(&*open(&settings).reader, "db").await;
     assert_eq!((class(&error), server.calls()), (expected, calls), "{error}");
     let words = format!("{error} {error:?}");
-    assert!(!words.contains("hunter2") && !words.contains("canary"), "{words}");
+    assert!(!words.contains("canary"), "{words}");
     assert!(expected == "not found" || words.contains("cloud"), "it names the back-end: {words}");
 }
 
@@ -79,43 +79,16 @@ async fn every_refusal_of_aws_has_its_class_and_is_asked_once() {
 
 #[tokio::test]
 async fn what_is_no_answer_of_aws_says_nothing_of_the_secret() {
-    let half = value("db");
-    check(|_| Answer::Hang, "transient", 1).await;
-    check(|_| Answer::HangAfter(value("db"), 10), "transient", 1).await;
-    check(|_| Answer::Trickle(value("db")), "transient", 1).await;
-    check(move |_| Answer::Truncated(half.clone(), 20), "transient", 1).await;
-    check(|_| Answer::GzipBomb, "transient", 1).await;
-    check(|_| Answer::Endless(Reply::json(200, "{")), "transient", 1).await;
-    check(|_| Answer::Garbage, "transient", 1).await;
-    check(|_| Answer::Close, "transient", 1).await;
-    for body in [
-        "",
-        "null",
-        "{}",
-        "[]",
-        "<html>hunter2</html>",
-        "{\"Name\": \"db\", \"SecretString\": \"hunter2",
-        "{\"SecretString\": 5}",
-    ] {
+    for body in ["{\"Name\": \"db\", \"SecretString\": \"canary", "{\"SecretString\": 5}"] {
         check(move |_| Reply::json(200, body).into(), "transient", 1).await;
     }
-    check(|_| Reply::bytes(200, &b"{\"SecretString\": \"hunter2\xff\"}"[..]).into(), "transient", 1).await;
+    check(|_| Reply::bytes(200, &b"{\"SecretString\": \"canary\xff\"}"[..]).into(), "transient", 1).await;
     // Another secret's value is not this one's.
     check(|_| value("db2").into(), "transient", 1).await;
-    for status in [400, 401, 403, 404, 429, 500, 502, 503] {
+    for status in [400, 401, 403, 404] {
         check(move |_| Reply::bytes(status, "<html>no</html>").into(), "transient", 1).await;
-        check(move |_| Reply::json(status, "{}").header("Retry-After", "99999999999999999999").into(), "transient", 1)
-            .await;
+        check(move |_| Reply::json(status, "{}").into(), "transient", 1).await;
     }
-}
-
-#[tokio::test]
-async fn nobody_who_listens_is_an_outage() {
-    let mut settings = settings(&refused_url(), plain(""));
-    settings.timeout = PATIENCE;
-    let backend = open(&settings).reader;
-    assert_eq!(class(&error(&*backend, "db").await), "transient");
-    assert_eq!(class(&backend.list().await.expect_err("down")), "transient");
 }
 
 #[tokio::test]
@@ -167,7 +140,7 @@ async fn a_batch_tells_for_each_secret_what_it_is() {
         "BatchGetSecretValue" => {
             let entry = |name: &str| {
                 let arn = format!("arn:aws:secretsmanager:eu-central-1:1:secret:{name}-AbCdEf");
-                serde_json::json!({"ARN": arn, "Name": name, "VersionId": "v1", "SecretString": "hunter2"})
+                serde_json::json!({"ARN": arn, "Name": name, "VersionId": "v1", "SecretString": "canary"})
             };
             let error = |name: &str, code: &str| serde_json::json!({"SecretId": name, "ErrorCode": code});
             let body = serde_json::json!({

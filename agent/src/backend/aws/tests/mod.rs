@@ -2,6 +2,8 @@
 
 mod contract;
 mod faults;
+mod logins;
+mod outages;
 mod peer;
 mod reads;
 mod relay;

@@ -167,7 +167,8 @@ fn on_a_machine(server: &str, client_id: Option<&str>) -> Login {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = || reqwest::Client::builder().no_proxy().build().expect("a client");
     let metadata = Some(Url::parse(server).expect("a URL"));
-    let identities = Identities { outside: client(), inside: client(), metadata, authority: None };
+    let identities =
+        Identities { backend: "kv".into(), outside: client(), inside: client(), metadata, authority: None };
     let place = Place { backend: "kv".into(), vault: "https://v.vault.azure.net".into() };
     let settings = AzureLogin::Default { client_id: client_id.map(str::to_owned), tenant_id: None };
     Login::new(Arc::new(place), settings, identities)

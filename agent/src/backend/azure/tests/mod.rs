@@ -2,6 +2,7 @@
 
 mod faults;
 mod logins;
+mod outages;
 mod peer;
 
 use crate::backend::contract::class;

@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 use super::super::super::Scopes;
 use super::super::super::faulty::{Answer, Faulty, Reply};
 use super::{Options, class, failure, owned, pairs, text};
+use crate::backend::certificates::Authority;
+use crate::backend::outages;
 
 const VALUE: &str = r#"{"name": "projects/12/secrets/db/versions/1", "payload": {"data": "djE="}}"#;
 
@@ -116,6 +118,22 @@ async fn a_login_service_that_refuses_us_is_told_from_one_that_is_down() {
         assert_eq!(class(&error), expected, "{shown}: {error:?}");
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");
         assert_eq!(server.calls(), 1, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_service_that_is_not_to_be_believed_is_an_outage_and_says_what_to_set() {
+    let authority = Authority::new("nobody knows it");
+    let secrets = Faulty::start(|_| Answer::Close).await;
+    // Google's library knows no authority of ours, and a name is only looked at when the authority is known.
+    for (certificate, words, hint) in [
+        (authority.expired_server(&["127.0.0.1"]), "its certificate has expired", "renew the certificate"),
+        (authority.server(&["127.0.0.1"]), "of an authority that is not known", "SSL_CERT_FILE"),
+    ] {
+        let server = Faulty::start_tls(&certificate, |_| Answer::Close).await;
+        let opened = Options { login: user(&server), ..Options::at(&secrets.url()) }.open();
+        outages::check(&failure(&opened, "db").await, words, words, hint);
+        assert_eq!((server.connections(), server.calls(), secrets.calls()), (1, 0, 0), "{words}");
     }
 }
 

@@ -4,6 +4,7 @@ mod contract;
 mod faults;
 mod logins;
 mod on_real;
+mod outages;
 mod peer;
 mod refusals;
 

@@ -3,10 +3,10 @@
 mod faults;
 mod logins;
 mod openbao;
+mod outages;
 mod real;
 mod stores;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) const CANARY: &str = "canary-4f1d";
 /// How a test opens the back-end.
 pub(super) struct Options {
     pub(super) url: String,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) network: NetworkSettings,
     pub(super) mount: &'static str,
     pub(super) namespace: Option<&'static str>,
     pub(super) kv: u8,
@@ -57,7 +57,7 @@ impl Options {
     pub(super) fn at(url: String) -> Self {
         Self {
             url,
-            ca_file: None,
+            network: NetworkSettings::default(),
             mount: "secret",
             namespace: None,
             kv: 2,
@@ -90,7 +90,7 @@ impl Options {
                 ttl: None,
                 writable: self.writable,
                 denied_means_absent: false,
-                network: NetworkSettings { ca_file: self.ca_file, ..NetworkSettings::default() },
+                network: self.network,
             },
             self.max_value,
         )

@@ -148,7 +148,7 @@ impl OpenBao {
     /// Returns the settings to open a back-end on it as root.
     pub(super) fn options(&self) -> Options {
         Options {
-            ca_file: Some(self.ca.clone()),
+            network: NetworkSettings { ca_file: Some(self.ca.clone()), ..NetworkSettings::default() },
             login: VaultLogin::Token(text(&self.token)),
             ..Options::at(self.url.clone())
         }

@@ -326,7 +326,7 @@ async fn the_wrong_version_and_the_wrong_mount_are_named_on_real_openbao() {
         let error = failure(&*backend, "db").await;
         assert!(matches!(error, BackendError::Identity { .. }) && error.to_string().contains(word), "{error}");
     }
-    let stranger = Options { ca_file: None, ..bao.options() }.reader();
+    let stranger = Options { network: NetworkSettings::default(), ..bao.options() }.reader();
     let error = failure(&*stranger, "db").await;
     assert!(error.is_transient() && error.to_string().contains("ertificate"), "{error}");
 }

@@ -3,6 +3,7 @@
 mod contract;
 mod faults;
 mod logins;
+mod outages;
 mod pages;
 mod peer;
 mod real;
@@ -47,6 +48,16 @@ pub(super) fn open(url: &str, login: Option<ServerLogin>) -> Arc<ZenmlServer> {
 }
 
 pub(super) fn open_with(url: &str, login: Option<ServerLogin>, max_value: u64, timeout: Duration) -> Arc<ZenmlServer> {
+    open_over(url, login, max_value, timeout, NetworkSettings::default())
+}
+
+pub(super) fn open_over(
+    url: &str,
+    login: Option<ServerLogin>,
+    max_value: u64,
+    timeout: Duration,
+    network: NetworkSettings,
+) -> Arc<ZenmlServer> {
     let server = || ZenmlServerSettings { url: url.to_owned(), login: None, workspace: None };
     let settings = BackendSettings {
         name: "store".into(),
@@ -57,7 +68,7 @@ pub(super) fn open_with(url: &str, login: Option<ServerLogin>, max_value: u64, t
         ttl: None,
         writable: true,
         denied_means_absent: false,
-        network: NetworkSettings::default(),
+        network,
     };
     let server = ZenmlServerSettings { login, ..server() };
     Arc::new(ZenmlServer {
