@@ -154,7 +154,7 @@ fn check_token(token: &str, port: u16, key: &str) {
 
 #[tokio::test]
 async fn a_token_is_the_password_and_credentials_are_looked_for_once() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     let (port, server) = serve(&certificates, &[Verdict::Accept, Verdict::Accept]);
     let (source, searches) = numbered(None);
     let connections = connections(&settings(port, certificates.file("ca.pem")), source);
@@ -170,7 +170,7 @@ async fn a_token_is_the_password_and_credentials_are_looked_for_once() {
 
 #[tokio::test]
 async fn each_connection_has_a_token_of_its_own() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     let (port, server) = serve(&certificates, &[Verdict::Accept, Verdict::Accept]);
     // They end too soon to be kept, so a token that were used twice would name the first ones twice.
     let (source, _) = numbered(Some(Duration::from_secs(30)));
@@ -185,7 +185,7 @@ async fn each_connection_has_a_token_of_its_own() {
 
 #[tokio::test]
 async fn a_refused_token_is_our_fault_and_the_next_is_signed_with_new_credentials() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     let (port, server) = serve(&certificates, &[Verdict::Deny, Verdict::Accept]);
     let (source, _) = numbered(None);
     let connections = connections(&settings(port, certificates.file("ca.pem")), source);
@@ -201,7 +201,7 @@ async fn a_refused_token_is_our_fault_and_the_next_is_signed_with_new_credential
 
 #[tokio::test]
 async fn no_token_goes_to_a_server_without_tls_or_with_a_certificate_that_nobody_vouches_for() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     // On this machine, with `allow_plaintext` and without a wish for checks: a password would be sent.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();

@@ -1,48 +1,36 @@
 //! TLS: who is believed, and who is not.
 
-use std::process::Command;
-
 use keyside_config::settings::Pem;
 
-use super::server::{PASSWORD, secret, skipped};
+use super::server::{PASSWORD, secret};
 use super::*;
+use crate::backend::certificates::Authority;
 
-/// An authority, a server's certificate for `127.0.0.1`, one for another host, an expired one, and a client's.
+/// Files of an authority, of another, of servers' certificates for `127.0.0.1` and for another host, of an expired one, and
+/// of a client's.
 pub(super) struct Certificates(tempfile::TempDir);
 
 impl Certificates {
-    pub(super) fn make() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let certificates = Self(folder);
-        if Command::new("openssl").arg("version").output().is_err() {
-            skipped(format_args!("openssl is not here to make certificates"));
-            return None;
+    pub(super) fn make() -> Self {
+        let certificates = Self(tempfile::tempdir().expect("a folder"));
+        let authority = Authority::new("known");
+        certificates.write("ca.pem", authority.pem());
+        certificates.write("other-ca.pem", Authority::new("another").pem());
+        let here = ["127.0.0.1", "localhost"];
+        for (name, made) in [
+            ("server", authority.server(&here)),
+            ("elsewhere", authority.server(&["db.example.com"])),
+            ("expired", authority.expired_server(&here)),
+            ("client", authority.client("client")),
+        ] {
+            certificates.write(&format!("{name}.pem"), &made.pem);
+            certificates.write(&format!("{name}.key"), &made.key);
         }
-        for authority in ["ca", "other-ca"] {
-            certificates.openssl(&format!(
-                "req -x509 -newkey rsa:2048 -nodes -days 30 -keyout {authority}.key -out {authority}.pem -subj /CN={authority} \
-                 -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
-            ));
-        }
-        let server = "extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost";
-        certificates.sign("server", server, "-days 30");
-        certificates.sign("elsewhere", "extendedKeyUsage=serverAuth\nsubjectAltName=DNS:db.example.com", "-days 30");
-        certificates.sign("client", "extendedKeyUsage=clientAuth", "-days 30");
-        Some(certificates)
+        certificates
     }
 
-    fn sign(&self, name: &str, extensions: &str, days: &str) {
-        std::fs::write(self.path(&format!("{name}.ext")), extensions).expect("a file");
-        self.openssl(&format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial {days} -extfile {name}.ext -out {name}.pem"
-        ));
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(self.0.path()).output();
-        let made = made.expect("openssl starts");
-        assert!(made.status.success(), "{arguments}: {}", String::from_utf8_lossy(&made.stderr));
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("written");
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -85,7 +73,7 @@ fn reader(server: &MariaDb, change: Change<'_>) -> std::sync::Arc<dyn Backend> {
 
 #[tokio::test]
 async fn a_certificate_is_checked_and_a_client_shows_its_own_on_real_mariadb() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     let Some(server) = start(&certificates, "server").await else { return };
     server
         .sql(
@@ -128,8 +116,10 @@ async fn a_certificate_is_checked_and_a_client_shows_its_own_on_real_mariadb() {
         mysql.ssl_ca = certificates.file("ca.pem");
     })
     .await;
-    fails("identity", "holds no certificate as PEM", "ssl_", &|mysql, _| mysql.ssl_ca = certificates.file("ca.key"))
-        .await;
+    fails("identity", "holds no certificate as PEM", "ssl_", &|mysql, _| {
+        mysql.ssl_ca = certificates.file("client.key")
+    })
+    .await;
     fails("identity", "absent.pem", "ssl_", &|mysql, _| mysql.ssl_ca = certificates.file("absent.pem")).await;
     fails("identity", "no private key", "ssl_", &|mysql, _| {
         (mysql.ssl_cert, mysql.ssl_key) = (certificates.file("client.pem"), certificates.file("client.pem"));
@@ -140,12 +130,10 @@ async fn a_certificate_is_checked_and_a_client_shows_its_own_on_real_mariadb() {
 
 #[tokio::test]
 async fn a_certificate_of_another_host_counts_only_where_names_are_not_checked_on_real_mariadb() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     let Some(server) = start(&certificates, "elsewhere").await else { return };
-    let ca = certificates.file("ca.pem");
-    assert!(ca.is_some());
     let checked = reader(&server, &|mysql, _| mysql.ssl_ca = certificates.file("ca.pem"));
-    check_error(&error(&*checked, "a").await, "transient", "for another host", "");
+    check_error(&error(&*checked, "a").await, "transient", "for another host", "`url`");
     let unchecked = reader(&server, &|mysql, _| {
         mysql.ssl_ca = certificates.file("ca.pem");
         mysql.verify = false;
@@ -159,8 +147,19 @@ async fn a_certificate_of_another_host_counts_only_where_names_are_not_checked_o
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_expired_is_an_outage_and_says_so_on_real_mariadb() {
+    let certificates = Certificates::make();
+    let Some(server) = start(&certificates, "expired").await else { return };
+    let checked = reader(&server, &|mysql, _| mysql.ssl_ca = certificates.file("ca.pem"));
+    let began = std::time::Instant::now();
+    check_error(&error(&*checked, "a").await, "transient", "its certificate has expired", "renew the certificate");
+    assert!(checked.list().await.expect_err("expired").is_transient());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_server_without_tls_is_refused_where_tls_is_due_on_real_mariadb() {
-    let Some(certificates) = Certificates::make() else { return };
+    let certificates = Certificates::make();
     let Some(server) = MariaDb::start(&[]).await else { return };
     server.sql("zenml", TABLES).await;
     assert_eq!(reader(&server, &|_, _| {}).list().await.expect("this machine may do without"), []);
