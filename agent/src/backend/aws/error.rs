@@ -376,6 +376,22 @@ mod tests {
     }
 
     #[test]
+    fn a_source_of_credentials_that_cannot_be_asked_may_be_asked_again() {
+        let unreachable = Trouble::Network(NoReply { what: "no connection".to_owned(), hint: None });
+        for (error, may_pass, words) in [
+            (CredentialsError::provider_error(unreachable), true, "cannot be asked: no connection"),
+            (CredentialsError::provider_timed_out(std::time::Duration::from_secs(1)), true, "in time"),
+            (CredentialsError::not_loaded("canary"), false, "none of the usual places"),
+            (CredentialsError::invalid_configuration("canary"), false, "configuration"),
+            (CredentialsError::provider_error("canary"), false, "failed"),
+        ] {
+            let found = NoLogin::of(&error);
+            assert_eq!(found.may_pass, may_pass, "{error:?}");
+            assert!(found.fault.what.contains(words) && !format!("{found:?}").contains("canary"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn a_code_is_read_from_xml_and_from_nothing_else() {
         let xml =
             b"<?xml version=\"1.0\"?>\n<Response><Errors><Error><Code>AccessDenied</Code></Error></Errors></Response>";

@@ -92,6 +92,14 @@ async fn what_is_no_answer_of_aws_says_nothing_of_the_secret() {
 }
 
 #[tokio::test]
+async fn of_a_member_that_stands_twice_the_last_counts_as_in_awss_own_client() {
+    let twice = r#"{"ARN": "arn:db", "Name": "db", "VersionId": "1", "SecretString": "first", "SecretString": "last"}"#;
+    let server = Faulty::start(move |_| Reply::json(200, twice).into()).await;
+    let read = pairs(&*reader(&server.url(), plain("")), "db").await;
+    assert_eq!(read, [("value".to_owned(), "last".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_mark_for_deletion_is_an_absence_whether_or_not_it_may_be_seen() {
     let state = |describe: Answer| {
         move |request: &Request| match target(request) {

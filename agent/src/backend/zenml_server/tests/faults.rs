@@ -113,6 +113,20 @@ async fn a_value_that_is_null_is_a_missing_right() {
 }
 
 #[tokio::test]
+async fn a_key_that_stands_twice_is_no_answer_and_the_next_one_is() {
+    let twice = format!(r#""private":false,"values":{{"k":"{CANARY}","k":"other"}}"#);
+    let server = Faulty::start(move |request| {
+        if request.path().ends_with(ID) { Reply::json(200, item(ID, "a", &twice)).into() } else { healthy(request) }
+    })
+    .await;
+    let backend = open(&server.url(), None);
+    check_error(&error(&backend, "a").await, "transient", "not what ZenML's server sends", "");
+    assert_eq!(server.calls_to(ID), 1);
+    server.follow(healthy);
+    assert_eq!(k(&backend, "a", Scopes::PrivateFirst).await, CANARY);
+}
+
+#[tokio::test]
 async fn a_value_over_the_limit_is_unusable() {
     let server = Faulty::start(healthy).await;
     let backend = open_with(&server.url(), None, CANARY.len() as u64 - 1, Duration::from_secs(8));
