@@ -40,8 +40,8 @@ impl Width {
     /// Returns the smallest that holds `number`.
     fn of(number: usize) -> Self {
         match number {
-            ..=0xff => Self::One,
-            ..=0xffff => Self::Two,
+            0..=0xff => Self::One,
+            0x100..=0xffff => Self::Two,
             _ => Self::Four,
         }
     }
