@@ -140,9 +140,25 @@ impl OpenBao {
     }
 
     /// Stops it in its tracks until the guard is dropped.
-    pub(super) fn freeze(&self) -> Frozen {
+    pub(super) async fn freeze(&self) -> Frozen {
         kill_process(self.pid, Signal::STOP).expect("it runs");
-        Frozen(self.pid)
+        let frozen = Frozen(self.pid);
+        // The signal stops each thread when its turn comes, and one that runs meanwhile may still answer.
+        let started = std::time::Instant::now();
+        while !self.threads_are_stopped() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it goes on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        frozen
+    }
+
+    fn threads_are_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())).expect("it is there");
+        tasks.filter_map(Result::ok).all(|task| {
+            let Ok(line) = std::fs::read_to_string(task.path().join("stat")) else { return true };
+            // The program's name, in brackets, may hold blanks.
+            line.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// Returns the settings to open a back-end on it as root.

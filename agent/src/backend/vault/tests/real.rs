@@ -137,7 +137,7 @@ impl Subject for OnOpenBao {
     }
 
     async fn stall(&self) -> Box<dyn Any + Send> {
-        Box::new(self.bao.freeze())
+        Box::new(self.bao.freeze().await)
     }
 
     async fn spoil_values(&self) {
