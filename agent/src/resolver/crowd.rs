@@ -20,7 +20,7 @@ use serde_json::json;
 use super::tests::{options, policy};
 use super::*;
 use crate::backend::faulty::{Answer, Faulty, Reply, Request};
-use crate::backend::{Backend, Description, Secret, zenml_sql};
+use crate::backend::{Backend, Capabilities, Description, Opened, Secret, zenml_sql};
 use crate::check::tests::run_as_agent;
 
 const READERS: usize = 1000;

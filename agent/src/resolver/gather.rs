@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Call, Reads, Resolver, Source, did_not_answer, failure_class, lock};
+use super::source::{Reads, did_not_answer, failure_class};
+use super::{Call, Resolver, Source, lock};
 use crate::backend::{BackendError, Scopes, Secret};
 use crate::cache::{Hit, Key};
 use crate::clock::Tick;

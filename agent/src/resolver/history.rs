@@ -2,12 +2,13 @@
 //! hold of all of it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::tests::options;
 use super::*;
-use crate::backend::Scope;
 use crate::backend::fake::FakeBackend;
+use crate::backend::{Opened, Scope};
 use crate::refresh;
 use crate::timer::Timer;
 

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use tokio::sync::Semaphore;
+
 use super::*;
 use crate::cache::{Glance, LEAST_SPAN};
 use crate::watch::{Mark, Outlook, Sight};

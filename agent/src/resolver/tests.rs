@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::backend::Scope;
 use crate::backend::fake::FakeBackend;
+use crate::backend::{Opened, Scope};
 use crate::refresh;
 use crate::timer::Timer;
 
