@@ -10,7 +10,7 @@ usage: keyside-bench load   [OPTIONS] TARGET...              closed-loop load, t
        keyside-bench spawn  [OPTIONS] -- CMD [--and CMD ...] spawn-to-exit time of commands, in turn
        keyside-bench start  [OPTIONS] TARGET... -- CMD [--and CMD ...]
                                                              spawn of each target's server to its first answer
-       keyside-bench memory [OPTIONS] TARGET...              resident before and after all keys are asked for once
+       keyside-bench memory [OPTIONS] TARGET...              resident before, after one key and after all are asked for
        keyside-bench crowd  [OPTIONS] TARGET...              a reader alone, and beside --count idle connections
        keyside-bench serve-echo --socket PATH                the floor's server alone
 

@@ -104,11 +104,11 @@ fn fresh(target: &Target, time: Duration) -> Result<Latencies, BenchError> {
     Ok(latencies)
 }
 
-/// Asks for each key once, on one kept connection.
-pub(crate) fn each_once(target: &Target) -> Result<(), BenchError> {
+/// Asks for each of the first `keys` keys once, on one kept connection.
+pub(crate) fn each_once(target: &Target, keys: usize) -> Result<(), BenchError> {
     let mut stream = target.connect()?;
     let mut buffer = vec![0; BUFFER];
-    target.requests().iter().try_for_each(|request| exchange(target, &mut stream, request, &mut buffer))
+    target.requests().iter().take(keys).try_for_each(|request| exchange(target, &mut stream, request, &mut buffer))
 }
 
 fn exchange(

@@ -103,11 +103,17 @@ fn measure_load(mut plan: LoadPlan) -> Result<(), BenchError> {
 fn measure_memory(mut plan: LoadPlan) -> Result<(), BenchError> {
     find_servers(&mut plan)?;
     for target in &plan.targets {
-        let before = target.memory()?;
-        load::each_once(target)?;
         // What was allocated for the requests alone is given back by then.
-        std::thread::sleep(Duration::from_secs(1));
-        report::memory(target, before, target.memory()?, &plan.style)?;
+        let settled = || {
+            std::thread::sleep(Duration::from_secs(1));
+            target.memory()
+        };
+        let before = target.memory()?;
+        // The first request brings in pages of the program that no other one needs.
+        load::each_once(target, 1)?;
+        let begun = settled()?;
+        load::each_once(target, target.keys)?;
+        report::memory(target, before, begun, settled()?, &plan.style)?;
     }
     Ok(())
 }

@@ -63,6 +63,8 @@ struct MemoryRow<'a> {
     before: u64,
     /// The part of it that is the process's alone.
     before_anonymous: u64,
+    /// After one key was asked for.
+    begun: u64,
     after: u64,
 }
 
@@ -159,18 +161,26 @@ pub(crate) fn starts(targets: &[Target], all: &[Latencies], style: &Style) -> Re
 }
 
 /// Prints the row of one server.
-pub(crate) fn memory(target: &Target, before: Memory, after: Memory, style: &Style) -> Result<(), BenchError> {
+pub(crate) fn memory(
+    target: &Target,
+    before: Memory,
+    begun: Memory,
+    after: Memory,
+    style: &Style,
+) -> Result<(), BenchError> {
     let row = MemoryRow {
         label: &style.label,
         server: &target.name,
         keys: target.keys,
         before: before.resident,
         before_anonymous: before.anonymous,
+        begun: begun.resident,
         after: after.resident,
     };
-    let heading = format!("resident; MB\n{:>9}{:>9}{:>9}  server", "keys", "before", "after");
+    let heading = format!("resident; MB\n{:>9}{:>9}{:>9}{:>9}  server", "keys", "before", "begun", "after");
     print(style, &heading, std::iter::once(row), |row| {
-        format!("{:>9}{:>9.2}{:>9.2}  {}", row.keys, megabytes(row.before), megabytes(row.after), row.server)
+        let [before, begun, after] = [row.before, row.begun, row.after].map(megabytes);
+        format!("{:>9}{before:>9.2}{begun:>9.2}{after:>9.2}  {}", row.keys, row.server)
     })
 }
 
