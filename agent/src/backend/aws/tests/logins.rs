@@ -119,7 +119,7 @@ async fn what_sts_does_wrong_is_told_from_what_it_refuses() {
 async fn an_sts_that_wants_to_be_left_alone_is() {
     let server = Faulty::start(|_| Reply::bytes(503, "").header("Retry-After", "30").into()).await;
     let backend = open(&with_role(&server.url())).reader;
-    outages::check(&error(&*backend, "db").await, "busy", "no credentials for now", "STS");
+    outages::check(&error(&*backend, "db").await, "busy", "no credentials of AWS for now", "STS");
     server.follow(sound);
     outages::check(&error(&*backend, "db").await, "in the pause", "asked to be left alone", "try again then");
     assert_eq!(server.calls(), 1);
