@@ -128,6 +128,8 @@ async fn look_up_all(
                                 }
                             }
                         }
+                        // Who may read a secret need not be allowed to look at it.
+                        Err(BackendError::Denied { .. }) if wants_keys => to_read.extend(names),
                         Err(error) if means_absent(source.denies_by_absence(), &error) => remaining.extend(names),
                         Err(error) => {
                             for name in names {
@@ -239,7 +241,7 @@ fn answer(
         Verdict::Failed { asked, error } => {
             let status = match error {
                 BackendError::NotFound => CheckStatus::SecretMissing,
-                BackendError::Denied { .. } => CheckStatus::NotPermitted,
+                BackendError::Denied { .. } | BackendError::Unlisted { .. } => CheckStatus::NotPermitted,
                 BackendError::Transient { .. } | BackendError::Identity { .. } | BackendError::Unusable { .. } => {
                     CheckStatus::Unavailable
                 }

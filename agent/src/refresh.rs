@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
 
+use crate::backend::BackendError;
 use crate::clock::Tick;
 use crate::resolver::{Resolver, random_share};
 use crate::timer::Timer;
@@ -55,6 +56,14 @@ async fn poll(resolver: &Arc<Resolver>, timer: &Timer, backend: usize, interval:
                 tracing::info!(backend = source.name, secrets = listing.len(), "back-end answers");
             }
             Ok(_) => {}
+            // It knows us, and what is asked for by name needs no list.
+            Err(error @ BackendError::Unlisted { .. }) => {
+                failing = false;
+                if tries == 0 {
+                    let hint = error.hint().unwrap_or_default();
+                    tracing::info!(backend = source.name, %error, hint, "back-end answers, and lists nothing");
+                }
+            }
             Err(error) if !failing => {
                 failing = true;
                 let hint = error.hint().unwrap_or_default();

@@ -68,7 +68,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A back-end's settings cannot work.
-    #[error("back-end `{name}`: {error}")]
+    #[error("{error}")]
     Backend {
         /// Its name.
         name: String,

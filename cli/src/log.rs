@@ -32,12 +32,19 @@ pub fn start(globals: &Globals, quiet_by_default: bool) -> Result<(), Failure> {
                 3 => "debug",
                 4.. => "trace",
             };
-            EnvFilter::new(level)
+            // Azure's library tells of each reply that we tell of ourselves.
+            EnvFilter::new(if usual + verbosity < 3 {
+                format!("{level},azure_core=warn,typespec_client_core=warn")
+            } else {
+                level.to_owned()
+            })
         }
     };
     let builder: SubscriberBuilder<_, _, _, _> = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Whoever read the log may have gone. The library would say so on the same stream, and panic.
+        .log_internal_errors(false)
         .with_ansi(globals.color_for(std::io::stderr().is_terminal()));
     match globals.log_format {
         LogFormat::Text => builder.with_target(false).init(),

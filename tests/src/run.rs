@@ -299,11 +299,12 @@ fn begins_with_variable(complaint: &str) -> bool {
 }
 
 /// Waits for the end of `child`; one that never ends is killed.
-pub(crate) fn end_of(child: &mut Child, called: &str) -> ExitStatus {
+pub fn end_of(child: &mut Child, called: &str) -> ExitStatus {
     eventually(&format!("{called} ends"), || child.try_wait().expect("our own child")).0
 }
 
-pub(crate) fn send(child: &Child, signal: Signal) {
+/// Sends a signal to `child`, which has not been waited for.
+pub fn send(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
     // Not yet waited for, so the number is still our child's.
     kill_process(pid, signal).expect("our own child");

@@ -124,7 +124,7 @@ fn what_zenml_keeps_in_aws_is_read_with_its_own_settings_and_its_copies_when_aws
     store.copies_are_read(503, "backend_unavailable");
     // It answers again, and has lost what it held.
     cloud.start_empty();
-    store.copies_are_read(503, "backend_unavailable");
+    store.copies_are_read(403, "backend_denied");
 }
 
 #[test]

@@ -316,6 +316,26 @@ fn every_mistake_of_a_configuration_is_named_with_its_place_and_a_suggestion() {
 }
 
 #[test]
+fn what_an_agent_would_not_start_with_is_told_by_a_look_at_its_configuration_too() {
+    let home = Home::new();
+    let missing = home.join("no-such-ca.pem");
+    let token = home.write("token", "s.token");
+    let config = format!(
+        "[agent]\nprecedence = [\"a\", \"b\"]\n[backend.a]\ntype = \"vault\"\nurl = \"https://vault.invalid\"\n\
+         token_file = \"{}\"\nca_file = \"{}\"\n[backend.b]\ntype = \"aws\"\nwritable = true\n",
+        token.display(),
+        missing.display()
+    );
+    let path = home.write("refused.toml", config);
+    let ended = home.keyside(["--config"]).arg(&path).args(["agent", "--check-config"]).end().expect_code(78);
+    let said = ended.text() + &ended.stderr;
+    for words in ["no-such-ca.pem", "`writable`", "hint: ", "2 back-ends cannot be opened"] {
+        assert!(said.contains(words), "`{words}` is not in:\n{said}");
+    }
+    assert!(!said.contains("back-end `a`: back-end"), "{said}");
+}
+
+#[test]
 fn a_configuration_that_is_no_toml_is_named_with_its_place_and_not_quoted() {
     let home = Home::new();
     home.holds_values(home.join("broken.toml"));

@@ -5,14 +5,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use keyside_tests::eventually::eventually;
 use keyside_tests::programs::is_root;
 use keyside_tests::prometheus::{self, Page};
 use keyside_tests::remark::remark;
-use keyside_tests::run::Run;
-use keyside_tests::{Agent, Home};
+use keyside_tests::run::{Run, end_of, send};
+use keyside_tests::{Agent, Client, Home};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -510,6 +510,22 @@ fn doctor_finds_the_files_of_a_step_that_was_pid_1_and_was_killed_whole() {
     std::fs::remove_dir_all(&base).unwrap();
     assert!(was_left, "{ran:?}");
     assert_eq!((found.0, found.1["verdict"].as_str()), (Some(1), Some("insecure")), "{}", found.1);
+}
+
+#[test]
+fn an_agent_whose_log_nobody_reads_any_more_serves_and_stops_like_any_other() {
+    let home = Home::new();
+    let config = home.write("unread.toml", home.planted().backend(""));
+    let socket = home.join("unread.sock");
+    let mut command = home.keyside(["--config"]).arg(&config).arg("--socket").arg(&socket).arg("agent").command();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    eventually("it answers", || {
+        Client::try_connect(&socket).ok().filter(|_| Client::connect(&socket).get("/v1/ready").status == 200)
+    });
+    send(&child, Signal::TERM);
+    assert!(end_of(&mut child, "the agent").success());
+    assert!(!socket.exists(), "it has unlinked its socket");
 }
 
 #[test]

@@ -160,7 +160,7 @@ pub fn describe(resolver: &Resolver, name: &str, miss: &Miss) -> String {
 pub fn code_of(error: &BackendError) -> Code {
     match error {
         BackendError::NotFound => Code::SecretNotFound,
-        BackendError::Denied { .. } => Code::BackendDenied,
+        BackendError::Denied { .. } | BackendError::Unlisted { .. } => Code::BackendDenied,
         BackendError::Transient { .. } | BackendError::Identity { .. } | BackendError::Unusable { .. } => {
             Code::BackendUnavailable
         }

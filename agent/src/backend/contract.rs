@@ -19,6 +19,7 @@ pub fn class(error: &BackendError) -> &'static str {
         BackendError::Denied { .. } => "denied",
         BackendError::Transient { .. } => "transient",
         BackendError::Identity { .. } => "identity",
+        BackendError::Unlisted { .. } => "unlisted",
         BackendError::Unusable { .. } => "unusable",
     }
 }

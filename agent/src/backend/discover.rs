@@ -1,4 +1,4 @@
-//! The back-end more that only the store itself can tell of: a local secrets manager among ZenML's stack components.
+//! What only the store itself can tell of: a local secrets manager among ZenML's stack components, and where names are kept.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,15 +18,18 @@ const FILE: &str = "secrets.yaml";
 /// named `before`, among the back-ends that a reload replaces.
 pub async fn add_manager(settings: &mut Settings, before: &[BackendSettings]) {
     let Some(search) = settings.manager.take() else { return };
-    let Some(store) = settings.backends.iter().find(|backend| backend.name == search.store) else { return };
-    let Some(local) = find(store, &search, before).await else { return };
+    let Some(store) = settings.backends.iter_mut().find(|backend| backend.name == search.store) else { return };
+    let local = find(store, &search, before).await;
+    let (parallelism, timeout) = (store.parallelism, store.timeout);
+    take_names_with_values(store).await;
+    let Some(local) = local else { return };
     let backend = BackendSettings {
         name: search.name.clone(),
         kind: BackendKind::Local(local),
         // Nobody asked for it: whether the agent is ready is up to the store.
         required: false,
-        parallelism: store.parallelism,
-        timeout: store.timeout,
+        parallelism,
+        timeout,
         ttl: None,
         writable: false,
         denied_means_absent: false,
@@ -34,6 +37,27 @@ pub async fn add_manager(settings: &mut Settings, before: &[BackendSettings]) {
     };
     let place = if search.first { 0 } else { settings.backends.len() };
     settings.backends.insert(place, backend);
+}
+
+/// Makes the place of a store's values the store itself where the tables are of a ZenML that kept the names there too.
+/// Nothing else tells: the version in ZenML's own configuration is the client's, and may not be there at all.
+async fn take_names_with_values(store: &mut BackendSettings) {
+    let BackendKind::ZenmlSql(sql) = &store.kind else { return };
+    if sql.values.is_none()
+        || !matches!(tokio::time::timeout(PATIENCE, zenml_sql::keeps_names_with_values(store, sql)).await, Ok(Ok(true)))
+    {
+        // What cannot be asked now says so at every read.
+        return;
+    }
+    let BackendKind::ZenmlSql(sql) = &mut store.kind else { return };
+    let Some(values) = sql.values.take() else { return };
+    let kind = values.kind.type_name();
+    tracing::info!(
+        backend = store.name,
+        kind,
+        "names too are read from the secrets store, as ZenML before 0.55 kept them"
+    );
+    (store.kind, store.network) = (values.kind, values.network);
 }
 
 async fn find(store: &BackendSettings, search: &ManagerSearch, before: &[BackendSettings]) -> Option<LocalSettings> {
@@ -232,6 +256,45 @@ mod tests {
         check(Some("cccc"), None, &["cloud"]);
         check(Some("dddd"), Some("a"), &[]);
         check(None, Some("a"), &["hub", "cloud"]);
+    }
+
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn tables_of_a_zenml_before_0_55_leave_names_to_the_secrets_store() {
+        use keyside_config::settings::{AwsSettings, Layout, SqlDatabase, ZenmlSqlSettings};
+        let settings = |kind| BackendSettings {
+            name: "store".into(),
+            kind,
+            required: true,
+            parallelism: 8,
+            timeout: Duration::from_secs(8),
+            ttl: None,
+            writable: false,
+            denied_means_absent: false,
+            network: NetworkSettings::default(),
+        };
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/zenml/db");
+        for (database, expected) in [("zenml-0.43.1-plain.db", "aws"), ("zenml-0.98.0-plain.db", "zenml-sql")] {
+            let aws = AwsSettings {
+                region: None,
+                endpoint_url: None,
+                profile: None,
+                role_arn: None,
+                keys: None,
+                layout: Layout::Store,
+            };
+            let mut store = settings(BackendKind::ZenmlSql(Box::new(ZenmlSqlSettings {
+                database: SqlDatabase::Sqlite(fixtures.join(database)),
+                encryption_key: None,
+                user: None,
+                user_required: false,
+                workspace: None,
+                values: Some(settings(BackendKind::Aws(aws))),
+                backup: None,
+            })));
+            take_names_with_values(&mut store).await;
+            assert_eq!(store.kind.type_name(), expected, "{database}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl NoReply {
         let hint = match tls_fault::of(error) {
             Some(fault) => Some(tls_fault::advice(fault, trust, address)),
             None if error.is_dns() => {
-                Some(format!("is {address} right, and does the name service of this machine know its host?"))
+                Some(format!("look at {address}: the name service of this machine does not know its host"))
             }
             None => None,
         };

@@ -46,7 +46,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use keyside_config::settings::{BackendKind, BackendSettings};
+use keyside_config::settings::{BackendKind, BackendSettings, Settings};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use tokio::sync::watch;
 
@@ -166,6 +166,14 @@ pub enum BackendError {
         /// The setting to look at.
         hint: Option<String>,
     },
+    /// Our login is known there and may not list; what is asked for by name can be read all the same.
+    #[error("{what}")]
+    Unlisted {
+        /// What is refused.
+        what: String,
+        /// The right that is missing.
+        hint: Option<String>,
+    },
     /// The secret is there but cannot be served: larger than the limit, or not what the layout promises.
     #[error("{what}")]
     Unusable {
@@ -187,6 +195,15 @@ impl BackendError {
         matches!(self, Self::Transient { .. })
     }
 
+    /// Where nothing can be found without a list, a list that is refused is a general right that we lack.
+    #[must_use]
+    pub fn of_lists_alone(self) -> Self {
+        match self {
+            Self::Unlisted { what, hint } => Self::Identity { what, hint },
+            other => other,
+        }
+    }
+
     /// Returns the advice, if any.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -194,6 +211,7 @@ impl BackendError {
             Self::Denied { hint, .. }
             | Self::Transient { hint, .. }
             | Self::Identity { hint, .. }
+            | Self::Unlisted { hint, .. }
             | Self::Unusable { hint, .. } => hint.as_deref(),
         }
     }
@@ -406,6 +424,13 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
         #[allow(unreachable_patterns, reason = "with every feature on, all types are above")]
         _ => Err(not_built(settings, max_value)),
     }
+}
+
+/// Opens every back-end of a configuration and closes it again; no call is made. Returns what an agent would refuse to
+/// start with.
+pub fn refusals(settings: &Settings) -> Vec<BackendError> {
+    let refusal = |backend| open(backend, settings.limits.value).err();
+    settings.backends.iter().filter_map(refusal).collect()
 }
 
 fn not_built(settings: &BackendSettings, _max_value: u64) -> BackendError {

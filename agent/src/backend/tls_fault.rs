@@ -38,6 +38,7 @@ pub(super) fn in_words(fault: &rustls::Error) -> String {
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
                 "its certificate is for another host".into()
             }
+            Certificate::Other(_) => "its certificate cannot be one of a server: an authority's own, perhaps".into(),
             other => format!("its certificate is refused ({other})"),
         },
         rustls::Error::InvalidMessage(_) => "what answers there speaks no TLS".into(),
@@ -58,6 +59,11 @@ pub(super) fn advice(fault: &rustls::Error, trust: &str, address: &str) -> Strin
             }
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
                 format!("write the name that the certificate is for into {address}, or get it one for this name")
+            }
+            Certificate::Other(_) => {
+                format!(
+                    "give the server a certificate of its own, signed by an authority, and set {trust} to that authority"
+                )
             }
             _ => format!("set {trust} to the authority of its certificate, as PEM"),
         },

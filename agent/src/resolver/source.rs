@@ -53,7 +53,7 @@ pub(super) fn failure_class(error: &BackendError) -> Option<usize> {
     match error {
         BackendError::NotFound => None,
         BackendError::Transient { .. } => Some(0),
-        BackendError::Identity { .. } => Some(1),
+        BackendError::Identity { .. } | BackendError::Unlisted { .. } => Some(1),
         BackendError::Denied { .. } => Some(2),
         BackendError::Unusable { .. } => Some(3),
     }
@@ -204,7 +204,9 @@ impl Source {
             Some(Ok(()) | Err(BackendError::NotFound | BackendError::Unusable { .. })) => ("ok", None),
             Some(Err(error @ BackendError::Denied { .. })) => ("denied", Some(error)),
             Some(Err(error @ BackendError::Transient { .. })) => ("unavailable", Some(error)),
-            Some(Err(error @ BackendError::Identity { .. })) => ("misconfigured", Some(error)),
+            Some(Err(error @ (BackendError::Identity { .. } | BackendError::Unlisted { .. }))) => {
+                ("misconfigured", Some(error))
+            }
         };
         BackendState {
             name: self.name.clone(),

@@ -16,7 +16,8 @@ pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> 
             .hint("does a sandbox forbid prctl or setrlimit?")
     })?;
     if args.check_config {
-        keyside_config::load(&session::load_request(globals)).map_err(session::list_of_mistakes)?;
+        let settings = keyside_config::load(&session::load_request(globals)).map_err(session::list_of_mistakes)?;
+        openable(&settings)?;
         output::print(b"configuration ok\n")?;
         return Ok(Exit::Done);
     }
@@ -57,6 +58,22 @@ pub(super) fn run(globals: &Globals, args: &AgentArgs) -> Result<Exit, Failure> 
             Err(failure)
         }
     }
+}
+
+/// Errors: what an agent would refuse to start with beyond what the words of its configuration say, such as a file of
+/// authorities that is not there.
+fn openable(settings: &keyside_config::Settings) -> Result<(), Failure> {
+    let refusals = keyside_agent::backend::refusals(settings);
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let lines = refusals.iter().flat_map(|refusal| {
+        std::iter::once(output::printable(&refusal.to_string()).into_owned())
+            .chain(refusal.hint().map(|hint| format!("hint: {}", output::printable(hint))))
+    });
+    let count = refusals.len();
+    let what = format!("{count} back-end{} cannot be opened", if count == 1 { "" } else { "s" });
+    Err(Failure { lines: lines.collect(), ..Failure::new(Exit::Config, what) })
 }
 
 fn load(globals: &Globals) -> Result<keyside_config::Settings, Failure> {

@@ -42,7 +42,7 @@ pub(super) fn run(globals: &Globals, args: &ReadyArgs) -> Result<Exit, Failure> 
 
 fn ask(globals: &Globals, within: Duration) -> Result<(), Failure> {
     let mut session = Session::of_running(globals, Duration::ZERO)?.probing(within);
-    let doing = "ask whether the agent is ready";
+    let doing = "learn that the agent is ready";
     let reply = session.send(doing, "GET", "/v1/ready", &[], None)?;
     if reply.status == 200 {
         return Ok(());

@@ -200,7 +200,11 @@ impl Failure {
                     BackendError::Denied { what, hint }
                 } else {
                     let hint = Some(format!("give the agent's identity `{right}` for `*` in its policy"));
-                    BackendError::Identity { what, hint }
+                    if action == Action::List {
+                        BackendError::Unlisted { what, hint }
+                    } else {
+                        BackendError::Identity { what, hint }
+                    }
                 }
             }
             Self::Refused(Class::BadLogin, code) => BackendError::Identity {
@@ -370,7 +374,8 @@ mod tests {
         }
         for action in [Action::List, Action::BatchGet] {
             let error = denied.say("store", action, None);
-            assert!(matches!(error, BackendError::Identity { .. }), "{error:?}");
+            assert_eq!(matches!(error, BackendError::Unlisted { .. }), action == Action::List, "{error:?}");
+            assert!(matches!(error.clone().of_lists_alone(), BackendError::Identity { .. }), "{error:?}");
             assert!(error.hint().is_some_and(|hint| hint.contains(action.right())), "{error:?}");
         }
     }

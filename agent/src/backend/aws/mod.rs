@@ -27,7 +27,7 @@ use keyside_config::settings::{AwsSettings, BackendSettings, Layout};
 use keyside_protocol::value::SecretValues;
 
 use self::calls::{BATCH, Calls, Read, Seen, filter};
-use self::error::{Action, Class};
+use self::error::{Action, Class, Failure};
 use self::session::Session;
 use self::transport::Transport;
 use super::{
@@ -184,6 +184,10 @@ impl Aws {
                 *self.batch_refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tick::now());
                 one_by_one().await
             }
+            // A word about one of them, as moto has it where one has no value: it says nothing about the others.
+            Err(failure) if matches!(failure.class(), Some(Class::NotFound | Class::WrongState | Class::Unusable)) => {
+                one_by_one().await
+            }
             Err(failure) => {
                 wanted.iter().map(|(_, name)| Err(self.calls.say(&failure, Action::BatchGet, Some(name)))).collect()
             }
@@ -216,12 +220,20 @@ impl Aws {
         let places: Vec<String> = names.iter().filter_map(|name| place_of(&self.layout, name)).collect();
         let seen = if places.len() <= FEW {
             let described = join_all(places.iter().map(|place| self.calls.describe(place))).await;
-            let mut seen = Vec::new();
-            for (place, described) in places.iter().zip(described) {
-                let name = name_at(&self.layout, place);
-                seen.extend(described.map_err(|failure| self.calls.say(&failure, Action::Describe, name))?);
+            let is_denied = |described: &Result<_, Failure>| {
+                described.as_ref().is_err_and(|failure| failure.class() == Some(Class::Denied))
+            };
+            if described.iter().any(is_denied) {
+                // Who may list need not be allowed to look at one.
+                self.look_for(&places).await?
+            } else {
+                let mut seen = Vec::new();
+                for (place, described) in places.iter().zip(described) {
+                    let name = name_at(&self.layout, place);
+                    seen.extend(described.map_err(|failure| self.calls.say(&failure, Action::Describe, name))?);
+                }
+                seen
             }
-            seen
         } else {
             let chunks = places.chunks(FILTER_VALUES).map(|places| self.look_for(places));
             try_join_all(chunks).await?.into_iter().flatten().collect()
@@ -296,7 +308,7 @@ impl Aws {
             }
             false
         });
-        listed.await.map_err(|failure| self.calls.say(&failure, Action::List, None))?;
+        listed.await.map_err(|failure| self.calls.say(&failure, Action::List, None).of_lists_alone())?;
         for (name, arns) in self.known_but_missing(&held, &found) {
             let seen = try_join_all(arns.iter().map(|arn| self.calls.describe(arn))).await;
             let seen = seen.map_err(|failure| self.calls.say(&failure, Action::Describe, Some(&name)))?;
@@ -383,7 +395,7 @@ impl Aws {
             }
             false
         });
-        listed.await.map_err(|failure| self.calls.say(&failure, Action::List, None))?;
+        listed.await.map_err(|failure| self.calls.say(&failure, Action::List, None).of_lists_alone())?;
         Ok(all.into_values().map(|entry| entry.describe(&entry.seen.version)).collect())
     }
 

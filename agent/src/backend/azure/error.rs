@@ -144,6 +144,10 @@ impl Place {
                 &format!("the vault's network rules refuse this machine ({inner})"),
                 "allow its address in the vault's firewall, or reach the vault by its private endpoint",
             ),
+            (_, Asked::All) => BackendError::Unlisted {
+                what: self.title(&format!("Key Vault refuses to list secrets{}", in_brackets(inner))),
+                hint: Some(right.to_owned()),
+            },
             // An access policy is the whole vault's.
             ("AccessDenied" | "ForbiddenByPolicy", _) => {
                 self.identity(&format!("the identity lacks a right on the vault ({inner})"), right)
@@ -151,7 +155,7 @@ impl Place {
             (_, Asked::Value(name)) => {
                 self.denied(&format!("Key Vault refuses the value of the secret `{name}`{}", in_brackets(inner)), right)
             }
-            (_, Asked::Versions(_) | Asked::All) => {
+            (_, Asked::Versions(_)) => {
                 self.identity(&format!("Key Vault refuses to list secrets{}", in_brackets(inner)), right)
             }
         }
@@ -204,7 +208,7 @@ mod tests {
         check(403, "Forbidden", "ForbiddenByPolicy", value, "identity");
         check(403, "Forbidden", "ForbiddenByFirewall", value, "identity");
         check(403, "Forbidden", "ForbiddenByConnection", Asked::All, "identity");
-        check(403, "Forbidden", "ForbiddenByRbac", Asked::All, "identity");
+        check(403, "Forbidden", "ForbiddenByRbac", Asked::All, "unlisted");
         check(403, "Forbidden", "ForbiddenByRbac", Asked::Versions("db"), "identity");
         check(403, "RequestBlocked", "", value, "transient");
         check(400, "BadParameter", "", value, "identity");

@@ -240,7 +240,10 @@ impl Azure {
             return listing.result.clone();
         }
         let began = Instant::now();
+        // Where names are tags, nothing can be found without a list.
+        let needs_list = matches!(self.layout(), Layout::Store | Layout::Manager(ManagerScope::None));
         let result = vault.list().await.map(Arc::from);
+        let result = if needs_list { result.map_err(BackendError::of_lists_alone) } else { result };
         *listing = Some(Listing { began, result: result.clone() });
         result
     }

@@ -46,11 +46,14 @@ impl Words {
             (403, Some(Code::PermissionDenied)) => self.forbidden(rpc.as_ref(), asked),
             (401, _) => self.unauthenticated(),
             (400, Some(Code::FailedPrecondition)) => match asked {
-                Asked::Secret(id, _) => self.unusable(
-                    id,
-                    "its latest version is disabled or destroyed, or the key that encrypts it cannot be used",
-                    "enable that version, or add a new one",
-                ),
+                // Whoever disables a version means that nobody shall have it.
+                Asked::Secret(id, _) => BackendError::Denied {
+                    what: self.say(&format!(
+                        "secret `{id}` cannot be read: its latest version is disabled or destroyed, or the key that encrypts \
+                         it cannot be used"
+                    )),
+                    hint: Some("enable that version, or add a new one".to_owned()),
+                },
                 Asked::Project => {
                     self.identity("the project cannot be used as it is", "is Secret Manager set up in it?")
                 }
@@ -89,7 +92,11 @@ impl Words {
             _ if is_about_rights => {
                 let permission = if let Asked::Secret(_, permission) = asked { permission } else { LIST };
                 let hint = format!("grant `{permission}` on the project, such as by {}", role_of(permission));
-                self.identity(&format!("we lack `{permission}` on project `{}`", self.project), &hint)
+                let what = format!("we lack `{permission}` on project `{}`", self.project);
+                match asked {
+                    Asked::Project => BackendError::Unlisted { what: self.say(&what), hint: Some(hint) },
+                    Asked::Secret(..) => self.identity(&what, &hint),
+                }
             }
             // Google's own constants, such as SERVICE_DISABLED.
             _ if reason.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') => {
@@ -213,17 +220,17 @@ mod tests {
             (404, html.clone(), "transient", "transient"),
             (404, "null".into(), "transient", "transient"),
             (404, plain("PERMISSION_DENIED"), "transient", "transient"),
-            (403, plain("PERMISSION_DENIED"), "denied", "identity"),
-            (403, denied("IAM_PERMISSION_DENIED", version), "denied", "identity"),
-            (403, denied("IAM_PERMISSION_DENIED", "projects/p/secrets/db"), "denied", "identity"),
-            (403, denied("IAM_PERMISSION_DENIED", "projects/p"), "identity", "identity"),
+            (403, plain("PERMISSION_DENIED"), "denied", "unlisted"),
+            (403, denied("IAM_PERMISSION_DENIED", version), "denied", "unlisted"),
+            (403, denied("IAM_PERMISSION_DENIED", "projects/p/secrets/db"), "denied", "unlisted"),
+            (403, denied("IAM_PERMISSION_DENIED", "projects/p"), "identity", "unlisted"),
             (403, denied("SERVICE_DISABLED", "projects/p/secrets/db"), "identity", "identity"),
             (403, denied("ACCESS_TOKEN_SCOPE_INSUFFICIENT", version), "identity", "identity"),
             (403, denied("odd canary", version), "identity", "identity"),
             (403, html.clone(), "transient", "transient"),
             (401, plain("UNAUTHENTICATED"), "identity", "identity"),
             (401, html.clone(), "identity", "identity"),
-            (400, plain("FAILED_PRECONDITION"), "unusable", "identity"),
+            (400, plain("FAILED_PRECONDITION"), "denied", "identity"),
             (400, plain("INVALID_ARGUMENT"), "identity", "identity"),
             (400, html.clone(), "transient", "transient"),
             (429, plain("RESOURCE_EXHAUSTED"), "transient", "transient"),

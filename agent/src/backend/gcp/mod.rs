@@ -198,8 +198,17 @@ impl Gcp {
         }
     }
 
+    /// Lists what a filter lets through. Where names are labels, nothing can be found without it.
+    async fn listed(&self, filter: &str) -> Result<Vec<model::Secret>, BackendError> {
+        let listed = self.api.list(filter).await;
+        if matches!(self.place, Place::Store | Place::Unscoped) {
+            return listed.map_err(BackendError::of_lists_alone);
+        }
+        listed
+    }
+
     async fn list_all(&self) -> Result<Vec<model::Secret>, BackendError> {
-        let listed = self.api.list(&self.filter()).await?;
+        let listed = self.listed(&self.filter()).await?;
         let nameless = listed.iter().filter(|secret| gcp::is_nameless(&secret.labels)).count();
         if matches!(self.place, Place::Store) && nameless > 0 && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -219,7 +228,7 @@ impl Gcp {
         };
         // A name that no label can be is nobody's.
         let Some(filter) = filter else { return Ok(None) };
-        let mut found = self.group(&self.api.list(&filter).await?);
+        let mut found = self.group(&self.listed(&filter).await?);
         found.retain(|found| found.description.name == name);
         let place = |scope: &Scope| found.iter().position(|found| found.description.scope == *scope);
         let place = scopes.order().iter().find_map(place);
@@ -351,7 +360,7 @@ impl Backend for Gcp {
             _ if names.len() <= FEW => self.describe_each(names).await,
             _ => match self.describe_all(names, scopes).await {
                 // Who may look at single secrets need not be allowed to list.
-                Err(BackendError::Identity { .. }) => self.describe_each(names).await,
+                Err(BackendError::Identity { .. } | BackendError::Unlisted { .. }) => self.describe_each(names).await,
                 result => result,
             },
         }

@@ -131,10 +131,10 @@ impl Kv {
     /// A list that is refused is a general right that we lack: it tells nothing about any one secret.
     pub(super) fn may_not_list(&self, folder: &[String], pieces: &[&str]) -> BackendError {
         let path = self.path("metadata", folder, pieces).join("/");
-        self.api.words.identity(
-            &format!("its token may not list `{path}` (403)"),
-            &format!("a policy must say: path \"{path}/*\" {{ capabilities = [\"list\"] }}"),
-        )
+        BackendError::Unlisted {
+            what: format!("back-end `{}`: its token may not list `{path}` (403)", self.api.words.backend),
+            hint: Some(format!("a policy must say: path \"{path}/*\" {{ capabilities = [\"list\"] }}")),
+        }
     }
 
     fn path<'p>(&'p self, kind: &'p str, folder: &'p [String], pieces: &[&'p str]) -> Vec<&'p str> {

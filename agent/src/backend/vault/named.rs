@@ -63,16 +63,23 @@ impl Named {
     /// One call tells keys and version; whoever may not make it may still see the metadata.
     async fn describe_one(&self, name: &str) -> Result<Option<Description>, BackendError> {
         let Some(pieces) = layout::pieces_of(&self.layout, name) else { return Ok(None) };
+        let mut refused = None;
         match self.kv.look("subkeys", &self.folder, &pieces).await? {
             Look::Found(body) => {
                 let (keys, version) = self.kv.parse_subkeys(&body, |subkeys| layout::keys_of(&self.layout, subkeys))?;
                 return Ok(keys.map(|keys| description(name, version, Some(keys))));
             }
             Look::Absent => return Ok(None),
+            // Who may not ask for keys may still be allowed to see that there is something.
+            Look::Denied(error) => refused = Some(error),
             // Servers before 1.10 know no subkeys.
-            Look::Denied(_) | Look::Unsupported(_) => {}
+            Look::Unsupported(_) => {}
         }
-        let body = self.kv.look("metadata", &self.folder, &pieces).await?.found()?;
+        let body = match (self.kv.look("metadata", &self.folder, &pieces).await?, refused) {
+            // The right to subkeys is the one to ask for: it tells existence and keys.
+            (Look::Denied(_), Some(refused)) => return Err(refused),
+            (look, _) => look.found()?,
+        };
         let Some(body) = body else { return Ok(None) };
         let version = self.kv.parse_metadata(&body)?;
         Ok(version.map(|version| description(name, version, None)))

@@ -259,7 +259,7 @@ impl Store {
             let ids = match kv.list(&folder, &[]).await {
                 Ok(Ok(ids)) => ids,
                 Ok(Err(look)) if number > 0 => self.not_there(kv, look),
-                Ok(Err(Look::Denied(_))) => return Err(kv.may_not_list(&folder, &[])),
+                Ok(Err(Look::Denied(_))) => return Err(kv.may_not_list(&folder, &[]).of_lists_alone()),
                 Ok(Err(look)) => look.found().map(|_| Vec::new())?,
                 Err(error) => return Err(error),
             };

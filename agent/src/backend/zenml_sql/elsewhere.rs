@@ -77,10 +77,11 @@ impl Elsewhere {
         self.backup.as_ref()
     }
 
-    /// The answer for a secret that has a row, and no values in the place that holds them.
+    /// The answer for a secret that has a row, and no values in the place that holds them: that place's final word, and no
+    /// absence, after which another back-end would be asked.
     pub(super) fn nothing_there(&self, name: &str) -> BackendError {
         let place = self.values.as_ref().map_or("another place", |holder| &holder.name);
-        BackendError::Unusable {
+        BackendError::Denied {
             what: format!("secret `{name}` has no values in back-end `{place}`"),
             hint: Some(
                 "they were deleted there, or another deployment of ZenML wrote them; `zenml secret restore` brings them \

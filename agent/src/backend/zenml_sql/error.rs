@@ -277,7 +277,7 @@ mod tests {
         let place = Place::of_file("store", &path);
         let class = |error: &BackendError| match error {
             BackendError::Transient { .. } => "transient",
-            BackendError::Identity { .. } => "identity",
+            BackendError::Identity { .. } | BackendError::Unlisted { .. } => "identity",
             BackendError::Unusable { .. } => "unusable",
             BackendError::NotFound | BackendError::Denied { .. } => "authoritative",
         };

@@ -36,6 +36,7 @@ pub use self::components::SecretsManager;
 use self::connections::Connections;
 pub use self::create::create_store;
 use self::elsewhere::Elsewhere;
+use self::era::Era;
 use self::error::{At, Place};
 use super::own_writes::OwnWrites;
 use super::{
@@ -76,6 +77,14 @@ pub fn open(settings: &BackendSettings, sql: &ZenmlSqlSettings, max_value: u64) 
     let store = Arc::new(ZenmlSql::new(settings, sql, max_value, elsewhere)?);
     let writer = (settings.writable && is_whole).then(|| Arc::clone(&store) as Arc<dyn WriteBackend>);
     Ok(Opened { reader: store, writer, values: None })
+}
+
+/// Tells whether the tables are of a ZenML before 0.55: where that one kept values elsewhere, it kept names there too.
+pub async fn keeps_names_with_values(settings: &BackendSettings, sql: &ZenmlSqlSettings) -> Result<bool, BackendError> {
+    let store = ZenmlSql::new(settings, sql, 0, Elsewhere::new(None, None, settings.timeout))?;
+    let era = store.era().await;
+    store.connections.close().await;
+    era.map(|era| era == Some(Era::B))
 }
 
 /// Returns the secrets managers that the data base lists.

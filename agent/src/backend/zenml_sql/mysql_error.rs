@@ -256,7 +256,7 @@ mod tests {
     fn class(error: &BackendError) -> &'static str {
         match error {
             BackendError::Transient { .. } => "transient",
-            BackendError::Identity { .. } => "identity",
+            BackendError::Identity { .. } | BackendError::Unlisted { .. } => "identity",
             BackendError::Unusable { .. } => "unusable",
             BackendError::NotFound | BackendError::Denied { .. } => "authoritative",
         }

@@ -120,7 +120,6 @@ impl ZenmlSql {
             let found = self.rows_named(connection, &view, &[name]).await.map_err(failure)?;
             let Some(row) = choose(&found, name, scopes) else { return Err(BackendError::NotFound) };
             let stored = if self.elsewhere.holds_values() {
-                self.refuse_older_era(&view)?;
                 row_with(connection, &view, &row.id).await.map(|row| row.map(|row| (row, Stored::Nothing)))
             } else {
                 reader.has_seen_values = true;
@@ -229,8 +228,8 @@ impl ZenmlSql {
         Ok(Found { values: self.decode_stored(row, stored)?, version: None })
     }
 
-    fn refuse_older_era(&self, view: &View) -> Result<(), BackendError> {
-        if view.era != Era::B {
+    fn refuse_older_era(&self, era: Era) -> Result<(), BackendError> {
+        if era != Era::B {
             return Ok(());
         }
         let backend = &self.place.backend;
@@ -293,9 +292,21 @@ impl ZenmlSql {
 
     /// Finds out what the tables look like and whom the settings mean, each time anew: a migration or a new user
     /// shows at the next call.
+    /// Returns the era of the tables; `None` where they are none we know.
+    pub(super) async fn era(&self) -> Result<Option<Era>, BackendError> {
+        let mut reader = self.connections.reader().await?;
+        let tables = Tables::of(&mut reader.connection).await;
+        let tables = tables.map_err(|error| self.place.failure(Doing::Reading, &error))?;
+        self.connections.keep(reader).await;
+        Ok(Era::of(&tables.secret))
+    }
+
     pub(super) async fn view(&self, connection: &mut Connection) -> Result<View, BackendError> {
         let tables = Tables::of(connection).await.map_err(|error| self.place.failure(Doing::Reading, &error))?;
         let era = Era::of(&tables.secret).ok_or_else(|| self.place.no_table(tables.secret.is_empty()))?;
+        if self.elsewhere.holds_values() {
+            self.refuse_older_era(era)?;
+        }
         let user = match &self.user {
             Some(wanted) => self.find_user(connection, &tables, wanted).await?,
             None => None,

@@ -42,6 +42,10 @@ pub(super) fn look(globals: &Globals, elsewhere: bool, findings: &mut Findings) 
             let from =
                 if settings.sources.is_empty() { "defaults alone".to_owned() } else { settings.sources.join(", ") };
             findings.add("configuration", Verdict::Ok, format!("read from {from}"));
+            for refusal in keyside_agent::backend::refusals(&settings) {
+                let hint = refusal.hint().unwrap_or("correct it in the configuration");
+                findings.advise("configuration", Verdict::Wrong, refusal.to_string(), hint);
+            }
             say_settings(&settings, findings);
             let budgets = Budgets {
                 cache_bytes: settings.cache.max_bytes,

@@ -251,6 +251,41 @@ async fn existence_needs_one_of_two_rights_and_says_which_is_missing() {
 }
 
 #[tokio::test]
+async fn few_names_are_looked_for_in_a_list_by_who_may_not_describe() {
+    let server = Faulty::start(|request| match target(request) {
+        "ListSecrets" => {
+            let one =
+                serde_json::json!({"ARN": "arn:a", "Name": "a", "SecretVersionsToStages": {"v1": ["AWSCURRENT"]}});
+            Reply::json(200, serde_json::json!({"SecretList": [one]}).to_string()).into()
+        }
+        _ => refusal(400, "AccessDeniedException"),
+    })
+    .await;
+    let backend = reader(&server.url(), plain(""));
+    let described = backend.describe(&["a", "b"], Scopes::PrivateFirst).await.expect("a list is enough");
+    assert_eq!(described.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+}
+
+#[tokio::test]
+async fn a_word_about_one_secret_of_a_batch_says_nothing_about_the_others() {
+    for code in ["ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"] {
+        let server = Faulty::start(move |request| match target(request) {
+            "BatchGetSecretValue" => refusal(400, code),
+            _ if request.text().contains("\"spoilt\"") => refusal(400, code),
+            _ => {
+                let secret = serde_json::json!({"ARN": "arn:a", "Name": "a", "VersionId": "v1", "SecretString": "{\"k\": \"v\"}"});
+                Reply::json(200, secret.to_string()).into()
+            }
+        })
+        .await;
+        let backend = reader(&server.url(), plain(""));
+        let read = backend.fetch_many(&["a", "spoilt"], Scopes::PrivateFirst).await.expect("each by itself");
+        assert!(read[0].is_ok(), "{code}");
+        assert!(read[1].as_ref().err().is_some_and(|error| !error.is_transient()), "{code}");
+    }
+}
+
+#[tokio::test]
 async fn without_the_right_to_list_the_central_store_cannot_be_searched_and_says_so() {
     let server = Faulty::start(|_| refusal(400, "AccessDeniedException")).await;
     let error = error(&*reader(&server.url(), Layout::Store), "db").await;

@@ -52,7 +52,7 @@ async fn every_refusal_costs_one_call() {
         (rpc(404, "NOT_FOUND"), "not found"),
         (rpc(403, "PERMISSION_DENIED"), "denied"),
         (Reply::bytes(403, "<html>canary</html>"), "transient"),
-        (rpc(400, "FAILED_PRECONDITION"), "unusable"),
+        (rpc(400, "FAILED_PRECONDITION"), "denied"),
         (rpc(429, "RESOURCE_EXHAUSTED"), "transient"),
         (rpc(500, "INTERNAL"), "transient"),
         (rpc(503, "UNAVAILABLE"), "transient"),
@@ -182,7 +182,7 @@ async fn who_may_look_at_single_secrets_need_not_be_allowed_to_list() {
     });
     let server = server.await;
     let opened = Options::at(&server.url()).open();
-    assert_eq!(class(&opened.reader.list().await.expect_err("refused")), "identity");
+    assert_eq!(class(&opened.reader.list().await.expect_err("refused")), "unlisted");
     let names = ["a", "gone", "b", "c", "d", "e"];
     let described = opened.reader.describe(&names, Scopes::PrivateFirst).await.expect("one by one");
     let shown: Vec<_> = described.iter().map(|one| one.as_ref().map(|one| one.name.as_str())).collect();

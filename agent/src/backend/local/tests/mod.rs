@@ -137,13 +137,7 @@ async fn error(backend: &dyn Backend, name: &str) -> BackendError {
 
 /// Checks class, words of the error, and that there is advice.
 fn check_error(error: &BackendError, class: &str, words: &str) {
-    let found = match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
-    };
+    let found = crate::backend::contract::class(error);
     assert_eq!(found, class, "{error}");
     let text = error.to_string();
     assert!(text.contains(words) && text.contains("back-end `manager`"), "{text}");

@@ -86,13 +86,7 @@ async fn error(plugin: &Plugin, name: &str) -> BackendError {
 
 /// Checks class, words of the error, and that there is advice.
 fn check_error(error: &BackendError, class: &str, words: &str) {
-    let found = match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
-    };
+    let found = crate::backend::contract::class(error);
     let text = error.to_string();
     assert_eq!(found, class, "{text}");
     assert!(text.contains(words), "`{words}` is not in: {text}");

@@ -171,7 +171,7 @@ async fn what_the_other_back_end_says_is_said_again() {
     let cloud = Arc::new(Drawer::default());
     let backend = open(&store, Some(&cloud), None, &Options::default());
     let missing = error(&*backend, "db").await;
-    check_error(&missing, "unusable", "`db` has no values in back-end `cloud`", "zenml secret restore");
+    check_error(&missing, "denied", "`db` has no values in back-end `cloud`", "zenml secret restore");
     for failure in failures() {
         cloud.fail(Some(failure.clone()));
         assert_eq!(error(&*backend, "db").await, failure);
@@ -261,7 +261,7 @@ async fn where_the_tables_have_no_copy_that_can_be_read_the_first_failure_stays(
     for name in ["null", "empty", "damaged", "not_json"] {
         cloud.fail(None);
         let missing = error(&*backend, name).await;
-        check_error(&missing, "unusable", "has no values in back-end `cloud`", "zenml secret restore");
+        check_error(&missing, "denied", "has no values in back-end `cloud`", "zenml secret restore");
         for failure in failures() {
             cloud.fail(Some(failure.clone()));
             assert_eq!(error(&*backend, name).await, failure, "{name}");
@@ -278,7 +278,7 @@ async fn copies_that_zenml_encrypted_are_read_with_the_key_of_the_backup() {
     let backend = open(Some(super::fixtures::KEY));
     assert_eq!(k(&*backend, "both_scopes", Scopes::PrivateOnly).await, "private-or-user");
     for key in [None, Some("another")] {
-        check_error(&error(&*open(key), "both_scopes").await, "unusable", "has no values in back-end `cloud`", "");
+        check_error(&error(&*open(key), "both_scopes").await, "denied", "has no values in back-end `cloud`", "");
     }
 }
 

@@ -187,13 +187,7 @@ pub(super) async fn error(backend: &dyn Backend, name: &str) -> BackendError {
 
 /// Checks class, words of the error, and words of the hint.
 pub(super) fn check_error(error: &BackendError, class: &str, words: &str, hint: &str) {
-    let found = match error {
-        BackendError::NotFound => "not found",
-        BackendError::Denied { .. } => "denied",
-        BackendError::Transient { .. } => "transient",
-        BackendError::Identity { .. } => "identity",
-        BackendError::Unusable { .. } => "unusable",
-    };
+    let found = crate::backend::contract::class(error);
     assert_eq!(found, class, "{error}");
     assert!(error.to_string().contains(words), "{error}");
     assert!(error.hint().unwrap_or_default().contains(hint), "{error}: {:?}", error.hint());
