@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real ZenML 0.43.1, whose REST API is the older one, once for each machine.
+# Installs the real ZenML 0.43.1, whose REST API is the older one, once for each machine; and beside it the clients that
+# its classes write to AWS and to Vault with.
 #
 #   tests/peers/install-zenml-0.43.sh     prints the path of its Python on stdout; anything else goes to stderr
 #
@@ -23,7 +24,7 @@ works() { # VENV
         "$1/bin/python" -c "
 import importlib.metadata
 assert importlib.metadata.version('zenml') == '$version'
-import bcrypt, fastapi, passlib, uvicorn" >&2
+import bcrypt, boto3, fastapi, hvac, passlib, uvicorn" >&2
 }
 
 # The pins were made with 3.9; the others are tried because somebody may have nothing else. A shim of pyenv stands for
@@ -51,7 +52,9 @@ if ! complete; then
     if ! complete; then
         python=$(old_python) || { say "ZenML $version needs Python 3.8, 3.9 or 3.10 with venv, and there is none"; exit 1; }
         say "installing zenml $version into $venv"
-        rm -rf "$venv" "$venv.new"
+        rm -rf "$venv.new" "$venv.old"
+        # Renamed first: a removal that is cut off leaves no half of one where tests look.
+        [[ ! -e $venv ]] || mv "$venv" "$venv.old"
         "$python" -m venv "$venv.new" >&2
         "$venv.new/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$pins" >&2
         works "$venv.new" || { say "the installed zenml $version cannot be imported"; exit 1; }
@@ -59,6 +62,7 @@ if ! complete; then
         grep -rlIZ --exclude-dir=lib "$venv.new" "$venv.new/bin" | xargs -0r sed -i "s|$venv\.new|$venv|g"
         mv "$venv.new" "$venv"
         printf '%s\n' "$wanted" >"$marker"
+        rm -rf "$venv.old"
     fi
 fi
 printf '%s\n' "$venv/bin/python"
