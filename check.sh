@@ -270,7 +270,7 @@ begin_peer_installs() {
 }
 
 real_peer() { # NAME VARIABLE
-    local name=$1 variable=$2 code=0 lost=
+    local name=$1 variable=$2 code=0 lost='' required=$1 skipped
     wait "${peer_installs[$name]}" || code=$?
     unset "peer_installs[$name]"
     if ((code != 0)); then
@@ -279,11 +279,14 @@ real_peer() { # NAME VARIABLE
     else
         env "$variable=$(<"$scratch/$name.place")" cargo nextest run --workspace --locked --success-output immediate \
             -E "test(/on_real_$name/)" 2>&1 | tee "$scratch/$name.run"
-        lost=$(sed -n 's/^ *skipped: //p' "$scratch/$name.run" | sed -n 1p)
+        skipped=$(sed -n 's/^ *skipped: //p' "$scratch/$name.run")
+        lost=$(sed '/^ZenML 0\.43\.1 /d' <<<"$skipped" | sed -n 1p)
+        # Some tests want the older ZenML beside the peer: they are lost with it, whose Python is not to be had everywhere.
+        [[ -n $lost || -z $skipped ]] || required=zenml_043 lost=${skipped%%$'\n'*}
     fi
     [[ -n $lost ]] || return 0
     # On a machine like the one that the project is made on, these are always to be had.
-    if ((EUID == 0)) && grep -qx "$name" tests/peers/required-peers; then
+    if ((EUID == 0)) && grep -qx "$required" tests/peers/required-peers; then
         fail "real $name: $lost" 'tests/peers/required-peers lists what may never be skipped'
     fi
     skip "real $name: $lost"

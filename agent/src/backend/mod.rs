@@ -37,6 +37,8 @@ pub mod plugin;
 mod tls_fault;
 #[cfg(feature = "vault")]
 pub mod vault;
+#[cfg(all(test, any(feature = "aws", feature = "vault")))]
+mod zenml_043;
 #[cfg(feature = "zenml-server")]
 pub mod zenml_server;
 #[cfg(feature = "zenml-sql")]

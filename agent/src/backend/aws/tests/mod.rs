@@ -1,6 +1,7 @@
 //! The back-end on moto and on ministack, which stand for AWS, and on a fake that misbehaves on a script.
 
 mod contract;
+mod earlier;
 mod faults;
 mod logins;
 mod outages;

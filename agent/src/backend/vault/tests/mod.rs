@@ -1,5 +1,6 @@
 //! The back-end on a server that follows a script, and on a real one.
 
+mod earlier;
 mod faults;
 mod logins;
 mod openbao;

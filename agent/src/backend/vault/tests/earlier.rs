@@ -1,0 +1,100 @@
+//! What ZenML 0.43.1's own classes wrote is read: its secrets managers, and its central store with names in the secrets.
+
+use serde_json::{Value, json};
+
+use super::super::super::ScopeLabel;
+use super::super::super::zenml_043::{self, Zenml043};
+use super::openbao::OpenBao;
+use super::*;
+
+const COMPONENT: &str = "0a1b2c3d-9999-4000-8000-000000000001";
+
+fn zenml(bao: &OpenBao) -> Option<Zenml043> {
+    Zenml043::find(&[("REQUESTS_CA_BUNDLE", bao.ca.to_str().expect("text"))])
+}
+
+fn store(bao: &OpenBao) -> Value {
+    // It writes into the mount `secret` whatever is said here.
+    json!({ "type": "hashicorp", "vault_addr": bao.url, "vault_token": bao.token, "mount_point": "kv" })
+}
+
+#[tokio::test]
+async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_openbao() {
+    let Some(bao) = OpenBao::start().await else { return };
+    let Some(zenml) = zenml(&bao) else { return };
+    let scopes = [
+        (json!({ "scope": "none" }), ManagerScope::None),
+        (json!({ "scope": "global" }), ManagerScope::Global),
+        // Where none is said: the component's.
+        (json!({}), ManagerScope::Component(COMPONENT.into())),
+        (json!({ "scope": "namespace", "namespace": "team-a" }), ManagerScope::Namespace("team-a".into())),
+    ];
+    let (expected, written) = zenml_043::values();
+    let order = |what: &str, config: &Value, name: &str, schema: &str, values: Value| {
+        let mut config = config.clone();
+        for (key, value) in [("url", bao.url.as_str()), ("token", bao.token.as_str()), ("mount_point", "kv")] {
+            config[key] = json!(value);
+        }
+        json!({ "manager": "vault", "id": COMPONENT, "config": config, "do": what, "name": name, "schema": schema, "values": values })
+    };
+    let mut orders = Vec::new();
+    for (number, (config, _)) in scopes.iter().enumerate() {
+        let value = json!({ "scope": number.to_string() });
+        orders.push(order("register", config, "db", "arbitrary", written.clone()));
+        orders.push(order("register", config, "login", "basic_auth", json!({ "username": "me", "password": "x y" })));
+        orders.push(order("register", config, "changed", "arbitrary", json!({ "old": "value" })));
+        orders.push(order("update", config, "changed", "arbitrary", value));
+        orders.push(order("register", config, "gone", "arbitrary", json!({ "k": "v" })));
+        orders.push(order("delete", config, "gone", "arbitrary", json!({})));
+    }
+    zenml.write(&store(&bao), &orders);
+    for (number, (_, scope)) in scopes.into_iter().enumerate() {
+        let backend = Options { layout: Layout::Manager(scope), mount: "kv", ..bao.options() }.reader();
+        assert_eq!(fetch(&*backend, "db").await.expect("found"), expected);
+        let login = pairs(&[("password", "x y"), ("username", "me")]);
+        assert_eq!(fetch(&*backend, "login").await.expect("found"), login);
+        assert_eq!(fetch(&*backend, "changed").await.expect("found"), pairs(&[("scope", &number.to_string())]));
+        assert_eq!(failure(&*backend, "gone").await, BackendError::NotFound);
+        let listed = backend.list().await.expect("listed");
+        assert_eq!(listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["changed", "db", "login"]);
+    }
+}
+
+#[tokio::test]
+async fn both_scopes_of_zenml_0_43s_own_central_store_are_read_on_real_openbao() {
+    let Some(bao) = OpenBao::start().await else { return };
+    let Some(zenml) = zenml(&bao) else { return };
+    let (expected, written) = zenml_043::values();
+    let order = |what: &str, name: &str, scope: &str, values: Value| json!({ "do": what, "name": name, "scope": scope, "values": values });
+    let answers = zenml.write(
+        &store(&bao),
+        &[
+            order("create", "db", "workspace", written.clone()),
+            order("create", "db", "user", json!({ "k": "mine" })),
+            order("create", "mine", "user", written),
+            order("create", "changed", "workspace", json!({ "k": "old", "kept": "as it was" })),
+            order("update", "changed", "workspace", json!({ "k": "new" })),
+            order("create", "gone", "workspace", json!({ "k": "v" })),
+            order("delete", "gone", "workspace", json!({})),
+        ],
+    );
+    for mount in ["secret", "kv"] {
+        let opened = Options { layout: Layout::Store, mount, ..bao.options() }.open();
+        let backend = opened.reader;
+        let read = async |name: &str, scopes: Scopes| {
+            let secret = backend.fetch(name, scopes).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            (shown(&secret.values), secret.description.scope_label)
+        };
+        let mine = pairs(&[("k", "mine")]);
+        assert_eq!(read("db", Scopes::PublicFirst).await, (expected.clone(), Some(ScopeLabel::Workspace)));
+        assert_eq!(read("db", Scopes::PrivateFirst).await, (mine, Some(ScopeLabel::User)));
+        assert_eq!(read("mine", Scopes::PrivateFirst).await, (expected.clone(), Some(ScopeLabel::User)));
+        let changed = pairs(&[("k", "new"), ("kept", "as it was")]);
+        assert_eq!(fetch(&*backend, "changed").await.expect("found"), changed);
+        assert_eq!(failure(&*backend, "gone").await, BackendError::NotFound);
+        // By id as well, as a ZenML that has been brought to 0.55 asks for them.
+        let text = |key: &str| answers[0][key].as_str().expect("text");
+        let kept = opened.values.expect("it holds values").values_of(text("id"), text("deployment")).await;
+        assert_eq!(kept.map(|kept| shown(&kept.values)), Ok(expected.clone()));
+    }
+}
