@@ -48,7 +48,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use keyside_config::settings::{BackendKind, BackendSettings, Settings};
+#[allow(unused_imports, reason = "a program without any back-end names no kind of one")]
+use keyside_config::settings::BackendKind;
+use keyside_config::settings::{BackendSettings, Settings};
 use keyside_protocol::value::{SecretValue, SecretValues};
 use tokio::sync::watch;
 

@@ -288,7 +288,7 @@ async fn tables_before_0_80_are_read_on_real_mariadb() {
 }
 
 #[tokio::test]
-async fn local_secrets_managers_are_found_on_real_mariadb() {
+async fn secrets_managers_are_found_with_their_flavors_on_real_mariadb() {
     let Some(server) = MariaDb::start(&[]).await else { return };
     tables(&server, "zenml").await;
     let managers = async || {
@@ -313,7 +313,8 @@ async fn local_secrets_managers_are_found_on_real_mariadb() {
         )
         .await;
     let found = managers().await;
-    assert_eq!(found.len(), 1);
+    let flavors: Vec<_> = found.iter().map(|manager| manager.flavor.as_str()).collect();
+    assert_eq!(flavors, ["local", "aws"]);
     assert_eq!((found[0].name.as_str(), found[0].secrets_file.as_path()), ("sm", Path::new("/srv/s.yaml")));
     assert_eq!(found[0].stacks, ["00000000-0000-0000-0000-000000000009"]);
 }
