@@ -116,9 +116,9 @@ async fn what_anybody_wrote_is_read_on_real_gcp() {
     peer.put("off", &json!({}), b"v1");
     peer.write(&json!({ "do": "disable", "id": "off" }));
     let disabled = failure(&opened, "off").await;
-    assert!(class(&disabled) == "unusable" && disabled.to_string().contains("disabled"), "{disabled}");
+    assert!(class(&disabled) == "denied" && disabled.to_string().contains("disabled"), "{disabled}");
     peer.write(&json!({ "do": "destroy", "id": "off" }));
-    assert_eq!(class(&failure(&opened, "off").await), "unusable");
+    assert_eq!(class(&failure(&opened, "off").await), "denied");
     peer.put("off", &json!({}), b"v2");
     assert_eq!(pairs(&opened, "off").await, owned(&[("value", "v2")]));
     peer.write(&json!({ "do": "put", "id": "without", "labels": {}, "data": null }));
