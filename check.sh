@@ -31,7 +31,7 @@ esac
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/keyside-target}
 export KEYSIDE_PEERS=${KEYSIDE_PEERS:-$HOME/.cache/keyside-peers}
 # Incremental state costs disk and time where every build is a fresh one, and so do line tables: a failed test tells its
-# line by itself. A whole run, the servers for its tests included, needs less than 5 GB from nothing.
+# line by itself. A whole run, the servers for its tests included, needs less than 6 GB from nothing.
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=false
 # What is built and installed is read by the plain user of some tests.
 umask 022

@@ -158,6 +158,17 @@ async fn no_more_calls_at_a_time_than_allowed() {
 }
 
 #[tokio::test]
+async fn a_reply_that_says_a_thing_twice_is_believed_in_neither() {
+    let name = r#""name": "projects/p/secrets/db/versions/1""#;
+    // "canary" and "other", as base64.
+    let twice = format!(r#"{{{name}, "payload": {{"data": "Y2FuYXJ5"}}, "payload": {{"data": "b3RoZXI="}}}}"#);
+    let within = format!(r#"{{{name}, "payload": {{"data": "Y2FuYXJ5", "data": "b3RoZXI="}}}}"#);
+    for body in [twice, within] {
+        assert_eq!(once(Reply::json(200, body.clone())).await, ("transient", 1), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_google_cannot_hold_costs_no_call() {
     let server = Faulty::start(|_| Answer::Close).await;
     let odd = ["", "a.b", "../x", "a/b", "ключ", "a b", "x?y", "a%2fb"];
