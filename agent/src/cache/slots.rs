@@ -45,12 +45,12 @@ impl Slot {
 
     /// Notes a use; `wanted` where that is a read.
     pub(super) fn touch(&mut self, used: u32, wanted: bool) {
-        self.times = Times::new(self.confirmed(), used, self.is_wanted() || wanted);
+        self.times = self.times.used_at(used, self.is_wanted() || wanted);
     }
 
     /// Notes that it is asked for by itself.
     pub(super) fn rest(&mut self) {
-        self.times = Times::new(self.confirmed(), self.used(), false);
+        self.times = self.times.used_at(self.used(), false);
     }
 
     /// Returns its exact name.
@@ -79,7 +79,13 @@ impl Times {
         let most = u64::MAX >> (USED_BITS + 1);
         let milliseconds =
             u64::try_from(confirmed.since(Tick::at(Duration::ZERO)).as_millis()).unwrap_or(most).min(most);
-        Self(milliseconds << (USED_BITS + 1) | u64::from(used.min(MOST_USES)) << 1 | u64::from(wanted))
+        Self(milliseconds << (USED_BITS + 1)).used_at(used, wanted)
+    }
+
+    /// The same confirmation with another use: every read comes by here, so no time is converted.
+    fn used_at(self, used: u32, wanted: bool) -> Self {
+        let confirmed = self.0 >> (USED_BITS + 1) << (USED_BITS + 1);
+        Self(confirmed | u64::from(used.min(MOST_USES)) << 1 | u64::from(wanted))
     }
 
     fn confirmed(self) -> Tick {
@@ -167,7 +173,7 @@ impl Slots {
     /// Halves every entry's count of uses. Who was used long ago stays long ago; only the order of close ones is lost.
     pub(super) fn age(&mut self) {
         for slot in self.table.iter_mut() {
-            slot.times = Times::new(slot.confirmed(), slot.used() / 2, slot.is_wanted());
+            slot.times = slot.times.used_at(slot.used() / 2, slot.is_wanted());
         }
     }
 
