@@ -129,7 +129,7 @@ impl Calls {
         let mut may_renew = true;
         loop {
             let client = self.session.client(&login).await.map_err(Failure::Ours)?.clone();
-            let failure = match attempt(client).await {
+            let failure = match Box::pin(attempt(client)).await {
                 Ok(output) => {
                     login.accepted();
                     return Ok(output);

@@ -128,7 +128,8 @@ impl Session {
         if let Some(keys) = &self.keys {
             loader = loader.credentials_provider(self.credentials(keys)?);
         }
-        let mut config = loader.load().await;
+        // Boxed, as every large future of the library here: each future that waits for one is no smaller than it.
+        let mut config = Box::pin(loader.load()).await;
         if config.region().is_none() {
             return Err(BackendError::Identity {
                 what: format!("back-end `{}`: no AWS region is known", self.backend),
@@ -199,6 +200,6 @@ pub(super) fn provider_config(region: Option<Region>, http: impl HttpClient + 's
 
 /// The credentials of a role that is assumed with those of `config`.
 pub(super) async fn assumed(role: &str, config: &SdkConfig) -> SharedCredentialsProvider {
-    let provider = AssumeRoleProvider::builder(role).session_name(SESSION_NAME).configure(config).build().await;
-    SharedCredentialsProvider::new(provider)
+    let provider = AssumeRoleProvider::builder(role).session_name(SESSION_NAME).configure(config);
+    SharedCredentialsProvider::new(Box::pin(provider.build()).await)
 }

@@ -134,7 +134,7 @@ impl Signer {
         if let Some(region) = region {
             loader = loader.region(region);
         }
-        let config = loader.load().await;
+        let config = Box::pin(loader.load()).await;
         match &self.role {
             Some(AwsRole::ByChain { arn }) => assumed(arn, &config).await,
             _ => config.credentials_provider().expect("the loader was not told to have none"),

@@ -160,7 +160,8 @@ impl Connections {
     }
 
     async fn connect(&self, mode: &str) -> Result<Box<MySqlConnection>, BackendError> {
-        match tokio::time::timeout(self.connecting, self.connect_unbounded(mode)).await {
+        // Boxed: most reads need no connection of their own, and each is no smaller than what it may wait for.
+        match tokio::time::timeout(self.connecting, Box::pin(self.connect_unbounded(mode))).await {
             Ok(connection) => connection,
             Err(_) => Err(self.place.slow()),
         }
