@@ -45,6 +45,7 @@ assert gcp.add_secret_version(parent=secret, payload={"data": b"one"}).name.ends
 data = b"two\x00\xff"
 assert gcp.add_secret_version(parent=secret, payload={"data": data}).name.endswith("/versions/2")
 fails(exceptions.BadRequest, gcp.add_secret_version, parent=secret, payload={"data": b"x" * 65537})
+fails(exceptions.BadRequest, gcp.add_secret_version, parent=secret, payload={"data": b""})
 fails(exceptions.BadRequest, gcp.add_secret_version, parent=secret, payload={"data": b"x", "data_crc32c": 1})
 read = gcp.access_secret_version(name=latest)
 assert read.name.endswith("/secrets/check/versions/2") and read.payload.data == data

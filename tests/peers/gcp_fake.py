@@ -187,6 +187,8 @@ class Methods:
     def add_secret_version(request):
         secret_of(request.parent)
         data = request.payload.data
+        if not data:
+            raise Refused("INVALID_ARGUMENT", "Secret Payload cannot be empty.")
         if len(data) > 65536:
             raise Refused("INVALID_ARGUMENT", "The payload is too large.")
         checksum = google_crc32c.value(data)

@@ -102,13 +102,11 @@ async fn what_anybody_wrote_is_read_on_real_gcp() {
     peer.put("json", &json!({}), br#"{"port": 5432, "tls": true, "hosts": ["a", "b"], "user": "u"}"#);
     peer.put("text", &json!({}), b"just a token\n");
     peer.put("bytes", &json!({}), b"\x00\xc3\x28");
-    peer.put("empty", &json!({}), b"");
     peer.put("largest", &json!({}), &[b'x'; 65536]);
     let opened = Options::at(&peer.url).open();
     let expected = owned(&[("hosts", r#"["a", "b"]"#), ("port", "5432"), ("tls", "true"), ("user", "u")]);
     assert_eq!(pairs(&opened, "json").await, expected);
     assert_eq!(pairs(&opened, "text").await, owned(&[("value", "just a token\n")]));
-    assert_eq!(pairs(&opened, "empty").await, owned(&[("value", "")]));
     let bytes = opened.reader.fetch("bytes", Scopes::PrivateFirst).await.expect("read");
     assert_eq!(bytes.values.get("value").expect("one key").expose(), b"\x00\xc3\x28");
     assert_eq!(pairs(&opened, "largest").await[0].1.len(), 65536);
