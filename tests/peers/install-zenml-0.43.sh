@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real ZenML 0.43.1, whose REST API is the older one, once for each machine; and beside it the clients that
-# its classes write to AWS and to Vault with.
+# its classes write to AWS, Google Cloud, Azure and Vault with.
 #
 #   tests/peers/install-zenml-0.43.sh     prints the path of its Python on stdout; anything else goes to stderr
 #
@@ -21,10 +21,11 @@ complete() { [[ -x $venv/bin/python && -f $marker && $(<"$marker") == "$wanted" 
 
 works() { # VENV
     env -i HOME="$scratch" PATH=/usr/bin:/bin ZENML_ANALYTICS_OPT_IN=false ZENML_CONFIG_PATH="$scratch/zenml" \
-        "$1/bin/python" -c "
+        "$1/bin/python" -W ignore::FutureWarning -c "
 import importlib.metadata
 assert importlib.metadata.version('zenml') == '$version'
-import bcrypt, boto3, fastapi, hvac, passlib, uvicorn" >&2
+import bcrypt, fastapi, passlib, uvicorn
+import azure.identity, azure.keyvault.secrets, boto3, google.cloud.secretmanager, hvac" >&2
 }
 
 # The pins were made with 3.9; the others are tried because somebody may have nothing else. A shim of pyenv stands for

@@ -13,14 +13,16 @@ pub(super) struct Zenml043 {
 }
 
 impl Zenml043 {
-    /// Finds it. `None`, and a word on stderr, where it is not installed or the clients of AWS and Vault are not with it.
+    /// Finds it. `None`, and a word on stderr, where it is not installed, or these modules are not, the client that its
+    /// classes write with.
     #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
-    pub(super) fn find(variables: &[(&'static str, &str)]) -> Option<Self> {
+    pub(super) fn find(client: &str, variables: &[(&'static str, &str)]) -> Option<Self> {
         let peers = std::env::var_os("KEYSIDE_PEERS").map(PathBuf::from);
         let cache = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/keyside-peers"));
         let python = peers.or_else(cache).map(|peers| peers.join("zenml-0.43.1/bin/python"));
         let python = python.filter(|python| {
-            let imported = Command::new(python).args(["-c", "import boto3, hvac"]).stderr(Stdio::null()).status();
+            let import = format!("import {client}");
+            let imported = Command::new(python).args(["-c", &import]).stderr(Stdio::null()).status();
             imported.is_ok_and(|status| status.success())
         });
         if python.is_none() {

@@ -9,7 +9,7 @@ use super::{REGION, error, pairs, peer, reader, shown, uuid, values};
 
 fn zenml(moto: &peer::Peer) -> Option<Zenml043> {
     let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
-    Zenml043::find(&[&[("AWS_ENDPOINT_URL", moto.url.as_str())], &keys[..]].concat())
+    Zenml043::find("boto3", &[&[("AWS_ENDPOINT_URL", moto.url.as_str())], &keys[..]].concat())
 }
 
 fn store() -> Value {

@@ -1,5 +1,6 @@
 //! Key Vault and its logins, on a server that misbehaves on a script and on the fake vault of `tests/peers`.
 
+mod earlier;
 mod faults;
 mod logins;
 mod outages;

@@ -1,6 +1,7 @@
 //! The back-end on servers that misbehave, and on the stand-in that the official client passes on, too.
 
 mod contract;
+mod earlier;
 mod faults;
 mod logins;
 mod on_real;

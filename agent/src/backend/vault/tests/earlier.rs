@@ -10,7 +10,7 @@ use super::*;
 const COMPONENT: &str = "0a1b2c3d-9999-4000-8000-000000000001";
 
 fn zenml(bao: &OpenBao) -> Option<Zenml043> {
-    Zenml043::find(&[("REQUESTS_CA_BUNDLE", bao.ca.to_str().expect("text"))])
+    Zenml043::find("hvac", &[("REQUESTS_CA_BUNDLE", bao.ca.to_str().expect("text"))])
 }
 
 fn store(bao: &OpenBao) -> Value {
