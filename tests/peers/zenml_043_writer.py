@@ -41,6 +41,7 @@ for key, value in request["store"].items():
 
 from zenml.client import Client  # noqa: E402
 from zenml.enums import SecretScope, StackComponentType  # noqa: E402
+from zenml.integrations.seldon import secret_schemas  # noqa: E402, F401 (more schemas, some with truth values)
 from zenml.secret.secret_schema_class_registry import SecretSchemaClassRegistry  # noqa: E402
 
 

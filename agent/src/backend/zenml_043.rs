@@ -55,6 +55,10 @@ impl Zenml043 {
     }
 }
 
+/// What a secret of schema `seldon_s3` has that was given nothing, as ZenML's references give it: one is a truth value.
+pub(super) const SELDON: [(&str, &str); 3] =
+    [("rclone_config_s3_env_auth", "False"), ("rclone_config_s3_provider", "aws"), ("rclone_config_s3_type", "s3")];
+
 /// Values as ZenML's users have them, which no reader may change: sorted by key, as text and as JSON.
 pub(super) fn values() -> (Vec<(String, String)>, Value) {
     let pairs = [

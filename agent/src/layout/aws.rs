@@ -159,6 +159,15 @@ pub enum PayloadError {
     NotStrings,
 }
 
+impl From<PairsError> for PayloadError {
+    fn from(error: PairsError) -> Self {
+        match error {
+            PairsError::NotJson => Self::NotJson,
+            PairsError::NotStrings => Self::NotStrings,
+        }
+    }
+}
+
 /// Returns the pairs that a payload holds.
 pub fn decode(layout: &Layout, payload: Payload) -> Result<SecretValues, PayloadError> {
     let whole = |value| SecretValues::from_iter([(WHOLE_VALUE.to_owned(), value)]);
@@ -169,16 +178,12 @@ pub fn decode(layout: &Layout, payload: Payload) -> Result<SecretValues, Payload
             Ok(pairs::anything(text.expose()).unwrap_or_else(|_| whole(text)))
         }
         (_, Payload::Bytes(_)) => Err(PayloadError::Binary),
-        (layout, Payload::Text(text)) => {
-            let mut values = pairs::strings(text.expose()).map_err(|error| match error {
-                PairsError::NotJson => PayloadError::NotJson,
-                PairsError::NotStrings => PayloadError::NotStrings,
-            })?;
-            if matches!(layout, Layout::Manager(_)) {
-                drop(values.remove(SCHEMA_MEMBER));
-            }
+        (Layout::Manager(_), Payload::Text(text)) => {
+            let mut values = pairs::managed(text.expose())?;
+            drop(values.remove(SCHEMA_MEMBER));
             Ok(values)
         }
+        (Layout::Store, Payload::Text(text)) => Ok(pairs::strings(text.expose())?),
     }
 }
 
@@ -291,11 +296,13 @@ mod tests {
         assert_eq!(shown(&plain(""), text(schema)), ok("user=a;zenml_schema_name=aws;"));
         for layout in [&manager, &Layout::Store] {
             assert_eq!(shown(layout, text("{}")), ok(""));
-            assert_eq!(shown(layout, text(r#"{"a": 1}"#)), Err(PayloadError::NotStrings));
+            assert_eq!(shown(layout, text(r#"{"a": [1]}"#)), Err(PayloadError::NotStrings));
             assert_eq!(shown(layout, text("[]")), Err(PayloadError::NotStrings));
             assert_eq!(shown(layout, text("hunter2")), Err(PayloadError::NotJson));
             assert_eq!(shown(layout, Payload::Bytes(SecretValue::new(b"{}".to_vec()))), Err(PayloadError::Binary));
         }
+        assert_eq!(shown(&manager, text(r#"{"a": 1, "b": false}"#)), ok("a=1;b=False;"));
+        assert_eq!(shown(&Layout::Store, text(r#"{"a": 1}"#)), Err(PayloadError::NotStrings));
         assert_eq!(shown(&plain(""), text(r#"{"a": 1, "b": [true], "c": null}"#)), ok("a=1;b=[true];c=null;"));
         for whole in ["hunter2", "", "[1]", "\"x\"", "null", "{\"a\": ", " line\n"] {
             assert_eq!(shown(&plain(""), text(whole)), Ok(format!("value={whole};")));

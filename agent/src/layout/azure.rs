@@ -134,9 +134,9 @@ pub fn store_values(text: &[u8]) -> Result<SecretValues, &'static str> {
     pairs::strings(text).map_err(in_words)
 }
 
-/// Reads what a secrets manager with a scope wrote: an object of strings with the name of its schema among the pairs.
+/// Reads what a secrets manager with a scope wrote: an object with the name of its schema among the pairs.
 pub fn manager_values(text: &[u8]) -> Result<SecretValues, &'static str> {
-    let mut values = pairs::strings(text).map_err(in_words)?;
+    let mut values = pairs::managed(text).map_err(in_words)?;
     values.remove(SCHEMA_KEY);
     Ok(values)
 }
@@ -259,7 +259,9 @@ mod tests {
         assert!(store_values(b"a=1").is_err());
         let text = br#"{"a": "1", "none": null, "zenml_schema_name": "arbitrary"}"#;
         assert_eq!(manager_values(text).map(|values| shown(&values)), Ok("a=1;".into()));
-        assert!(manager_values(br#"{"flag": false, "zenml_schema_name": "arbitrary"}"#).is_err());
+        let truth = br#"{"flag": false, "zenml_schema_name": "seldon_s3"}"#;
+        assert_eq!(manager_values(truth).map(|values| shown(&values)), Ok("flag=False;".into()));
+        assert!(manager_values(br#"{"list": [], "zenml_schema_name": "arbitrary"}"#).is_err());
         assert!(manager_values(b"secret").is_err());
         let plain = |text: &str| shown(&plain_values(SecretValue::copy_of(text.as_bytes())));
         assert_eq!(plain(r#"{"user": "u", "port": 5432, "opts": {"a": [1]}, "none": null}"#), {

@@ -197,7 +197,7 @@ pub(crate) fn stored(payload: &[u8]) -> Result<SecretValues, PairsError> {
 
 /// Returns the pairs that a scoped secrets manager wrote.
 pub(crate) fn managed(payload: &[u8]) -> Result<SecretValues, PairsError> {
-    let mut values = pairs::strings(payload)?;
+    let mut values = pairs::managed(payload)?;
     drop(values.remove(SCHEMA_MEMBER));
     Ok(values)
 }
@@ -329,7 +329,10 @@ mod tests {
         let object = br#"{"user": "me", "zenml_schema_name": "arbitrary", "gone": null}"#;
         check(managed(object), Some(&[("user", "me")]));
         check(stored(object), Some(&[("user", "me"), ("zenml_schema_name", "arbitrary")]));
-        for wrong in [b"text".as_slice(), b"[]", br#"{"a": 1}"#, b""] {
+        let truth = br#"{"on": true, "zenml_schema_name": "seldon_s3"}"#;
+        check(managed(truth), Some(&[("on", "True")]));
+        check(stored(truth), None);
+        for wrong in [b"text".as_slice(), b"[]", br#"{"a": [1]}"#, b""] {
             check(managed(wrong), None);
             check(stored(wrong), None);
         }

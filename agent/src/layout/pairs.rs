@@ -27,6 +27,13 @@ pub(crate) fn strings(text: &[u8]) -> Result<SecretValues, PairsError> {
     object::<Text>(text)
 }
 
+/// Reads what a secrets manager of ZenML wrote, some of whose schemas have more than texts: as [`strings`], but a truth
+/// value and a number are what ZenML makes of them (`str()`): `True`, `False`, `12`.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
+pub(crate) fn managed(text: &[u8]) -> Result<SecretValues, PairsError> {
+    object::<Managed>(text)
+}
+
 /// Reads an object of anything: a string is itself, and everything else, `null` too, is its JSON text as it stands.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 pub(crate) fn anything(text: &[u8]) -> Result<SecretValues, PairsError> {
@@ -87,6 +94,33 @@ impl Member<'_> for Text {
     }
 }
 
+/// A string, or what Python's `str()` makes of a truth value or a number.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
+struct Managed(Option<SecretValue>);
+
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
+impl Member<'_> for Managed {
+    fn into_value(self) -> Option<SecretValue> {
+        self.0
+    }
+}
+
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
+impl<'de> Deserialize<'de> for Managed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let text = match raw {
+            "true" => "True",
+            "false" => "False",
+            // Python writes a number as `str()` shows it.
+            number if number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => number,
+            // The parser's message is dropped by the caller, too.
+            _ => return serde_json::from_str::<Text>(raw).map(|text| Self(text.0)).map_err(serde::de::Error::custom),
+        };
+        Ok(Self(Some(SecretValue::copy_of(text.as_bytes()))))
+    }
+}
+
 /// A string, or the JSON text of anything else.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 struct Anything(SecretValue);
@@ -135,6 +169,19 @@ mod tests {
             check(text, Err(PairsError::NotJson));
         }
         assert_eq!(shown(strings(b"{\"a\": \"\xff\"}")), Err(PairsError::NotJson));
+    }
+
+    #[test]
+    fn what_a_manager_wrote_is_the_text_that_zenml_makes_of_it() {
+        let text = r#"{"s": "a\nb", "on": true, "off": false, "n": -12, "f": 1.5e+22, "q": "true", "z": null, "n": 7}"#;
+        let expected = "f=1.5e+22;n=7;off=False;on=True;q=true;s=a\nb;";
+        assert_eq!(shown(managed(text.as_bytes())), Ok(expected.to_owned()));
+        for text in [r#"{"a": {}}"#, r#"{"a": [true]}"#, "[]", "true"] {
+            assert_eq!(shown(managed(text.as_bytes())), Err(PairsError::NotStrings), "{text}");
+        }
+        for text in [r#"{"a": tru}"#, r#"{"a": 1"#, "hunter2"] {
+            assert_eq!(shown(managed(text.as_bytes())), Err(PairsError::NotJson), "{text}");
+        }
     }
 
     #[test]

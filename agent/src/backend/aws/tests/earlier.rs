@@ -39,6 +39,7 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_moto() {
         let value = json!({ "scope": number.to_string() });
         orders.push(order("register", config, "db", "arbitrary", written.clone()));
         orders.push(order("register", config, "keys", "aws", keys.clone()));
+        orders.push(order("register", config, "seldon", "seldon_s3", json!({})));
         // It looks for what it changes with the filter `!zenml_scope`; moto then finds no secret without tags.
         if *scope == ManagerScope::None {
             continue;
@@ -55,14 +56,16 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_moto() {
         assert_eq!(pairs(&*backend, "db").await, expected);
         let keys = [("aws_access_key_id", "AKIA"), ("aws_secret_access_key", "x/y+z=")];
         assert_eq!(pairs(&*backend, "keys").await, keys.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let seldon = zenml_043::SELDON.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(pairs(&*backend, "seldon").await, seldon);
         let mut listed: Vec<_> = backend.list().await.expect("a list").into_iter().map(|one| one.name).collect();
         listed.sort();
         assert_eq!(error(&*backend, "gone").await, BackendError::NotFound);
         if changes {
             assert_eq!(pairs(&*backend, "changed").await, [("scope".to_owned(), number.to_string())]);
-            assert_eq!(listed, ["changed", "db", "keys"]);
+            assert_eq!(listed, ["changed", "db", "keys", "seldon"]);
         } else {
-            assert_eq!(listed, ["db", "keys"]);
+            assert_eq!(listed, ["db", "keys", "seldon"]);
         }
     }
 }

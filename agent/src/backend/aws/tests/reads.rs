@@ -61,9 +61,9 @@ async fn every_layout_is_read(url: &str) {
 
     // Not what the layout promises: there, and said so.
     owner.put("zenml/global/text", "hunter2", &[]).await;
-    owner.put("zenml/global/numbers", r#"{"port": 5432}"#, &[]).await;
+    owner.put("zenml/global/lists", r#"{"ports": [5432]}"#, &[]).await;
     let global = reader(url, manager(ManagerScope::Global));
-    for (name, words) in [("text", "not JSON"), ("numbers", "JSON object of strings")] {
+    for (name, words) in [("text", "not JSON"), ("lists", "JSON object of strings")] {
         let error = error(&*global, name).await;
         assert!(matches!(error, BackendError::Unusable { .. }), "{error:?}");
         assert!(error.to_string().contains(words) && !error.to_string().contains("hunter2"), "{error}");

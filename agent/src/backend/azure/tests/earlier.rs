@@ -56,10 +56,14 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_azure() 
     let (expected, written) = zenml_043::values();
     let login = json!({ "username": "me", "password": "x y" });
     let mut orders = Vec::new();
-    for (number, (config, _)) in scopes.iter().enumerate() {
+    for (number, (config, scope)) in scopes.iter().enumerate() {
         let (old, new) = (json!({ "scope": "old", "kept": "as it was" }), json!({ "scope": number.to_string() }));
         orders.push(order("register", config, "db", "arbitrary", &written));
         orders.push(order("register", config, "B-login", "basic_auth", &login));
+        // Without a scope ZenML gives Key Vault the truth value itself, which is no text: nobody says what comes of it.
+        if *scope != ManagerScope::None {
+            orders.push(order("register", config, "seldon", "seldon_s3", &json!({})));
+        }
         orders.push(order("register", config, "changed", "arbitrary", &old));
         orders.push(order("update", config, "changed", "arbitrary", &new));
         orders.push(order("register", config, "gone", "arbitrary", &json!({ "k": "v" })));
@@ -68,19 +72,25 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_azure() 
     zenml.write(&store(), &orders);
     for (number, (_, scope)) in scopes.into_iter().enumerate() {
         let number = number.to_string();
+        let mut names = vec!["B-login", "changed", "db"];
         let mut changed = owned(&[("scope", &number)]);
         if scope == ManagerScope::None {
             // Each key has a secret of its own: it writes those that it is given, and removes no other.
             changed.insert(0, ("kept".to_owned(), "as it was".to_owned()));
+        } else {
+            names.push("seldon");
         }
         let opened = peer.open(Layout::Manager(scope));
         assert_eq!(pairs(&opened, "db").await, expected);
         assert_eq!(pairs(&opened, "B-login").await, owned(&[("password", "x y"), ("username", "me")]));
+        if names.contains(&"seldon") {
+            assert_eq!(pairs(&opened, "seldon").await, owned(&zenml_043::SELDON));
+        }
         assert_eq!(pairs(&opened, "changed").await, changed);
         assert_eq!(error(&opened, "gone").await, BackendError::NotFound);
         let mut listed: Vec<_> = opened.reader.list().await.expect("a list").into_iter().map(|one| one.name).collect();
         listed.sort();
-        assert_eq!(listed, ["B-login", "changed", "db"]);
+        assert_eq!(listed, names);
     }
     let other = peer.open(Layout::Manager(ManagerScope::Namespace("Team".into())));
     assert_eq!(error(&other, "A-db").await, BackendError::NotFound, "the place of another namespace's secret");

@@ -49,6 +49,7 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_gcp() {
         orders.push(order("register", config, "db", "arbitrary", values_in(scope).1));
         // Without a scope its ids begin as those of `db` do.
         orders.push(order("register", config, "db_login", "basic_auth", login));
+        orders.push(order("register", config, "seldon", "seldon_s3", json!({})));
         orders.push(order("register", config, "changed", "arbitrary", json!({ "scope": "old", "kept": "as it was" })));
         orders.push(order("update", config, "changed", "arbitrary", json!({ "scope": number.to_string() })));
         orders.push(order("register", config, "gone", "arbitrary", json!({ "k": "v" })));
@@ -66,11 +67,12 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_gcp() {
         let opened = Options::at(&peer.url).layout(Layout::Manager(scope)).open();
         assert_eq!(pairs(&opened, "db").await, expected);
         assert_eq!(pairs(&opened, "db_login").await, owned(&[("password", "x y"), ("username", "me")]));
+        assert_eq!(pairs(&opened, "seldon").await, owned(&zenml_043::SELDON));
         assert_eq!(pairs(&opened, "changed").await, changed);
         assert_eq!(failure(&opened, "gone").await, BackendError::NotFound);
         let mut listed: Vec<_> = opened.reader.list().await.expect("a list").into_iter().map(|one| one.name).collect();
         listed.sort();
-        assert_eq!(listed, ["changed", "db", "db_login"]);
+        assert_eq!(listed, ["changed", "db", "db_login", "seldon"]);
     }
 }
 

@@ -42,6 +42,7 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_openbao(
         let value = json!({ "scope": number.to_string() });
         orders.push(order("register", config, "db", "arbitrary", written.clone()));
         orders.push(order("register", config, "login", "basic_auth", json!({ "username": "me", "password": "x y" })));
+        orders.push(order("register", config, "seldon", "seldon_s3", json!({})));
         orders.push(order("register", config, "changed", "arbitrary", json!({ "old": "value" })));
         orders.push(order("update", config, "changed", "arbitrary", value));
         orders.push(order("register", config, "gone", "arbitrary", json!({ "k": "v" })));
@@ -53,10 +54,14 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_openbao(
         assert_eq!(fetch(&*backend, "db").await.expect("found"), expected);
         let login = pairs(&[("password", "x y"), ("username", "me")]);
         assert_eq!(fetch(&*backend, "login").await.expect("found"), login);
+        assert_eq!(fetch(&*backend, "seldon").await.expect("found"), pairs(&zenml_043::SELDON));
         assert_eq!(fetch(&*backend, "changed").await.expect("found"), pairs(&[("scope", &number.to_string())]));
         assert_eq!(failure(&*backend, "gone").await, BackendError::NotFound);
         let listed = backend.list().await.expect("listed");
-        assert_eq!(listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["changed", "db", "login"]);
+        assert_eq!(
+            listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(),
+            ["changed", "db", "login", "seldon"]
+        );
     }
 }
 
