@@ -18,24 +18,19 @@ WORKDIR /source
 COPY . .
 
 # --- the agent -------------------------------------------------------------------------------------------------------
-# Dynamic: a static glibc cannot look up host names. Its forty thousand relocations are packed, which the base's glibc
-# (2.36) knows: less to read at the start. The cache mounts outlive the layer, hence the copy to /out.
+# Dynamic: a static glibc cannot look up host names. The base's glibc is 2.36, which link/build.sh counts on. The cache mounts
+# outlive the layer, hence the copy to /out.
 FROM source AS build-agent
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/source/target,sharing=locked \
-    cargo rustc --release --locked -p keyside --bin keyside -- -C link-arg=-Wl,-z,pack-relative-relocs \
-    && install -D target/release/keyside /out/keyside
+    program="$(link/build.sh keyside)" && install -D "${program}" /out/keyside
 
 # --- the wrapper alone -----------------------------------------------------------------------------------------------
-# Static, so that it runs in any step's image. A build of its own package: together with the agent, cargo would merge
-# their features. `--target` keeps the static flag away from build scripts and proc-macros, which must load libraries.
+# Static, so that it runs in any step's image.
 FROM source AS build-exec
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/source/target,sharing=locked \
-    host="$(rustc --print host-tuple)" \
-    && RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
-    cargo build --profile wrapper --locked --target "${host}" -p keyside-exec-wrapper \
-    && install -D "target/${host}/wrapper/keyside-exec" /out/keyside-exec
+    program="$(link/build.sh keyside-exec)" && install -D "${program}" /out/keyside-exec
 
 FROM scratch AS exec
 COPY --from=build-exec /out/keyside-exec /keyside-exec

@@ -307,14 +307,8 @@ begin_containers_install() {
     containers_install=$!
 }
 
-# The wrapper as it is shipped in an image: static, so that it runs in any.
-static_wrapper() {
-    RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
-        cargo build --profile wrapper --locked --target "$1" -p keyside-exec-wrapper
-}
-
 containers() {
-    local code=0 target
+    local code=0 wrapper
     wait "$containers_install" || code=$?
     containers_install=
     if ((code != 0)); then
@@ -322,9 +316,9 @@ containers() {
         skip "images and containers: $(tail -n 1 "$scratch/containers.log")"
         return
     fi
-    target=$(rustc --print host-tuple)
-    static_wrapper "$target"
-    KEYSIDE_STATIC_WRAPPER=$CARGO_TARGET_DIR/$target/wrapper/keyside-exec \
+    # As it is shipped in an image: static, so that it runs in any.
+    wrapper=$(link/build.sh keyside-exec)
+    KEYSIDE_STATIC_WRAPPER=$wrapper \
         cargo nextest run --workspace --locked --success-output immediate -E 'package(keyside-tests) & binary(=containers)' \
         2>&1 | tee "$scratch/containers.run"
     # What the scenarios could not show on this machine they say; it counts here as well.

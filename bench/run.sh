@@ -21,16 +21,14 @@ esac
 
 export CARGO_TARGET_DIR=${KEYSIDE_BENCH_TARGET:-$HOME/.cache/keyside-bench} CARGO_INCREMENTAL=0
 target=$(rustc --print host-tuple)
-# As it is shipped where the C library is 2.36 or newer: its forty thousand relocations are packed.
-cargo rustc --release --locked -p keyside --bin keyside -- -C link-arg=-Wl,-z,pack-relative-relocs
+keyside=$(link/build.sh keyside)
+wrapper=$(link/build.sh keyside-exec)
 cargo build --release --locked --manifest-path bench/Cargo.toml
-# The wrappers as they are shipped: small and static. `--target` keeps the flag away from build scripts and proc-macros.
-static() { RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' cargo build --profile wrapper --locked --target "$target" "$@"; }
-static -p keyside-exec-wrapper
-static --manifest-path bench/Cargo.toml --bin least-wrapper
-keyside=$CARGO_TARGET_DIR/release/keyside
+# As the shipped wrapper, but for a list of what its start runs.
+RUSTFLAGS='-C relro-level=partial -C link-arg=-Wl,-z,now -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
+    cargo build --profile wrapper --locked --target "$target" --manifest-path bench/Cargo.toml --bin least-wrapper
 bench=$CARGO_TARGET_DIR/release/keyside-bench
-wrappers=$CARGO_TARGET_DIR/$target/wrapper
+least=$CARGO_TARGET_DIR/$target/wrapper/least-wrapper
 
 room=$(mktemp -d /tmp/keyside-bench.XXXXXX)
 servers=()
@@ -114,7 +112,7 @@ agent=(--socket "$room/agent.sock" --name agent-1000 --http "$path" --keys 1000)
 hyper=(--socket "$room/plain-hyper.sock" --name plain-hyper --http "$path" --keys 1000)
 line=(--socket "$room/plain-line.sock" --name plain-line --line 'get secret-{n}' --keys 1000)
 options=(--json --pin "$cpu" --rounds 15 --seconds 0.5)
-wrapper=("$wrappers/keyside-exec" --socket "$room/agent.sock")
+wrapped=("$wrapper" --socket "$room/agent.sock")
 twenty=()
 for number in {0..19}; do
     twenty+=(--env "PASSWORD_$number={{secret-$number.password}}")
@@ -147,12 +145,12 @@ print(json.dumps({"references": {str(n): "{{secret-%d.password}}" % n for n in r
     end_last
 
     clean "$bench" spawn --label wrapper --json --pin "$cpu" --rounds 500 -- /bin/true \
-        --and "${wrapper[@]}" --env 'PASSWORD={{secret-0.password}}' -- /bin/true
+        --and "${wrapped[@]}" --env 'PASSWORD={{secret-0.password}}' -- /bin/true
     clean "$bench" spawn --label least --json --pin "$cpu" --rounds 500 -- /bin/true \
-        --and "$wrappers/least-wrapper" "$room/agent.sock" /v1/secrets/secret-0/password PASSWORD /bin/true
+        --and "$least" "$room/agent.sock" /v1/secrets/secret-0/password PASSWORD /bin/true
     clean "$bench" spawn --label twenty --json --pin "$cpu" --rounds 500 \
-        -- "${wrapper[@]}" --env 'PASSWORD={{secret-0.password}}' -- /bin/true \
-        --and "${wrapper[@]}" "${twenty[@]}" -- /bin/true
+        -- "${wrapped[@]}" --env 'PASSWORD={{secret-0.password}}' -- /bin/true \
+        --and "${wrapped[@]}" "${twenty[@]}" -- /bin/true
     end_last
 
     # Started anew each time: another socket, and a store that another agent has not just had open.
