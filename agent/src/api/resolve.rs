@@ -105,13 +105,16 @@ pub(super) async fn resolve(
         agent.resolver.list_for_hints().await;
     }
     // A key outside the grant has its answer, though its secret was looked up for another.
+    let mut read = Vec::with_capacity(granted.len());
     for reference in granted {
         let (name, key) = (reference.name(), reference.key());
         if let Some(miss) = misses.get(name) {
             add_miss(agent, viewer, &mut failures, reference.to_string(), name, miss);
-        } else if let Some(found) = secrets.get(name)
-            && found.hit.cached.secret.get(key).is_none()
-        {
+        } else if let Some(found) = secrets.get(name) {
+            if let Some(value) = found.hit.cached.secret.get(key) {
+                read.push(value);
+                continue;
+            }
             let backend = agent.resolver.sources()[found.backend].name.clone();
             let granted = found.hit.cached.secret.keys().filter(|key| viewer.may_read_key(name, key));
             let hint = match nearest(key, granted) {
@@ -136,7 +139,7 @@ pub(super) async fn resolve(
         let versions = found.map(|found| found.hit.cached.secret.version());
         draft.version = versions.collect::<Vec<_>>().join(", ");
     }
-    let values = if failures.is_empty() { render(&wanted, &secrets, &mut failures) } else { Vec::new() };
+    let values = if failures.is_empty() { render(&wanted, &read, &secrets, &mut failures) } else { Vec::new() };
     match generation {
         Some(generation) if failures.is_empty() => {
             Ok(secret_json(write_reply(viewer, &generation, &values, &asked.secrets, &secrets)))
@@ -187,8 +190,10 @@ fn add_miss(agent: &Agent, viewer: &Viewer<'_>, failures: &mut Failures, referen
     failures.add(reference, code_of(&miss.error), backends, miss.error.is_transient(), hint);
 }
 
+/// Makes what the reply shows. `read` has the value of each reference of `wanted` in turn: there is no failure.
 fn render<'a>(
     wanted: &[(&'a str, Wanted)],
+    read: &[SecretRef<'a>],
     secrets: &'a HashMap<&str, Found>,
     failures: &mut Failures,
 ) -> Vec<(&'a str, Rendered<'a>)> {
@@ -197,9 +202,12 @@ fn render<'a>(
         secret.get(reference.key()).expect("a missing key is a failure, and with failures nothing is rendered")
     };
     let mut values = Vec::with_capacity(wanted.len());
+    let mut rest = read;
     for (id, wanted) in wanted {
+        let (own, others) = rest.split_at(wanted.references().count());
+        rest = others;
         match wanted {
-            Wanted::Reference(reference) => values.push((*id, Rendered::Value(value_of(reference)))),
+            Wanted::Reference(_) => values.push((*id, Rendered::Value(own[0]))),
             Wanted::Template(template) => match template.render(value_of) {
                 Ok(value) => values.push((*id, Rendered::Text(value))),
                 Err(error) => {
