@@ -40,3 +40,20 @@ async fn a_key_outside_the_grant_fails_the_same_beside_one_inside_whether_it_exi
     }
     assert_eq!(answers[0], answers[1]);
 }
+
+#[tokio::test]
+async fn references_between_templates_of_none_one_and_more_get_their_own_values() {
+    let store = store();
+    let setting = setting(&[("store", &store, false)], vec![grant(OWN_UID, &[("*", None)])]);
+    let (user, password) = ("{{db.user}}", "{{db.password}}");
+    let body = serde_json::json!({
+        "references": { "b": user, "d": password, "f": user, "h": password },
+        "templates": { "a": "none", "c": format!("{password} {user} {password}"), "e": user, "g": format!("{password}!") },
+    });
+    let answer = setting.ask_as(OWN_UID, "POST", "/v1/resolve", &[], &body.to_string()).await;
+    assert_eq!(answer.status, 200);
+    let expected = serde_json::json!({
+        "a": "none", "b": "u", "c": "p u p", "d": "p", "e": "u", "f": "u", "g": "p!", "h": "p",
+    });
+    assert_eq!(answer.json()["values"], expected);
+}
