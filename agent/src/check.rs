@@ -235,8 +235,8 @@ fn answer(
             }
         }
         Verdict::Missing { asked } => {
-            let near = resolver.near_miss(reference.name(), |name| viewer.may_read(name));
-            (CheckStatus::SecretMissing, names(asked), near.map(|near| format!("did you mean `{near}`?")))
+            let hint = resolver.hint_for_absence(reference.name(), asked, |name| viewer.may_read(name));
+            (CheckStatus::SecretMissing, names(asked), hint)
         }
         Verdict::Failed { asked, error } => {
             let status = match error {

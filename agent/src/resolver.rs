@@ -434,8 +434,20 @@ impl Resolver {
         });
     }
 
-    /// Returns the name closest to `name` among `candidates` of the last listings that `allowed` lets through.
-    pub fn near_miss(&self, name: &str, allowed: impl Fn(&str) -> bool) -> Option<String> {
+    /// Returns what helps where none of the back-ends `asked` has `name`: a name of the last listings that is close and that
+    /// `allowed` lets through, or why there can be no such secret.
+    pub fn hint_for_absence(&self, name: &str, asked: &[usize], allowed: impl Fn(&str) -> bool) -> Option<String> {
+        if let Some(near) = self.near_miss(name, allowed) {
+            return Some(format!("did you mean `{near}`?"));
+        }
+        let sources = asked.iter().map(|backend| &self.sources[*backend]);
+        let reasons = sources.map(|source| Some((&source.name, source.cannot_hold(name)?)));
+        let reasons = reasons.collect::<Option<Vec<_>>>().filter(|reasons| !reasons.is_empty())?;
+        let reasons: Vec<_> = reasons.iter().map(|(source, why)| format!("`{source}`: {why}")).collect();
+        Some(format!("no secret can be called so there ({})", reasons.join("; ")))
+    }
+
+    fn near_miss(&self, name: &str, allowed: impl Fn(&str) -> bool) -> Option<String> {
         let listings: Vec<_> = self.sources.iter().filter_map(|source| lock(&source.listed).clone()).collect();
         let names = listings.iter().flat_map(|listing| listing.split_terminator('\0'));
         crate::near_miss::nearest(name, names.filter(|candidate| allowed(candidate))).map(str::to_owned)

@@ -4,14 +4,22 @@ use std::io::IsTerminal as _;
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::LogFormat;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::say;
+
+/// AWS's library, by the beginning of its targets. It quotes what sources of credentials answer: replies of the metadata service
+/// and its session token, a program's standard error. What failed is told by the error that our own log has of it.
+const QUOTES_REPLIES: &[&str] =
+    &["aws_config", "aws_credential_types", "aws_runtime", "aws_sdk_", "aws_sigv4", "aws_smithy_"];
 
 /// Starts the log of this process. `quiet_by_default` is for an agent that belongs to one command.
 ///
@@ -46,9 +54,11 @@ pub fn start(globals: &Globals, quiet_by_default: bool) -> Result<(), Failure> {
         // Whoever read the log may have gone. The library would say so on the same stream, and panic.
         .log_internal_errors(false)
         .with_ansi(globals.color_for(std::io::stderr().is_terminal()));
+    // Whatever level is asked for.
+    let spoken = FilterFn::new(|event| !QUOTES_REPLIES.iter().any(|library| event.target().starts_with(library)));
     match globals.log_format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.with_target(false).finish().with(spoken).init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(spoken).init(),
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use keyside_tests::Home;
@@ -147,9 +149,51 @@ fn without_region_or_credentials_the_agent_says_what_to_write() {
     assert_eq!(reply.status, 503);
     assert!(text(&reply).contains("no AWS region is known") && text(&reply).contains("AWS_REGION"), "{}", text(&reply));
     agent.stop();
-    let agent = bare(&home, "http://127.0.0.1:9", "").env("AWS_EC2_METADATA_DISABLED", "true").start_unready();
-    let reply = agent.client().get("/v1/secrets/db");
-    assert_eq!(reply.status, 503);
-    assert!(text(&reply).contains("no credentials") && text(&reply).contains("AWS_ACCESS_KEY_ID"), "{}", text(&reply));
+    let said = |keys: &str| {
+        let agent = bare(&home, "http://127.0.0.1:9", keys).env("AWS_EC2_METADATA_DISABLED", "true").start_unready();
+        let reply = agent.client().get("/v1/secrets/db");
+        assert_eq!(reply.status, 503);
+        agent.stop();
+        text(&reply)
+    };
+    let nothing = said("");
+    assert!(nothing.contains("no credentials") && nothing.contains("AWS_ACCESS_KEY_ID"), "{nothing}");
+    let profile = said("profile = \"nope\"");
+    assert!(profile.contains("profile `nope`") && profile.contains("~/.aws/config"), "{profile}");
+}
+
+#[test]
+fn what_a_metadata_service_answers_is_in_no_log_at_any_level() {
+    let home = Home::new();
+    let token = "metadata-token-that-no-log-shows";
+    home.watch_for(token);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let key = format!(r#"{{"SecretAccessKey": "{}"}}"#, home.canary());
+    let (told, was_told) = std::sync::mpsc::channel();
+    // It answers as long as the test runs.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut lines = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && lines.read_line(&mut head).unwrap() > 0 {}
+            let (status, body) = match head.lines().next().unwrap_or_default() {
+                line if line.starts_with("PUT ") => ("200 OK", token),
+                line if line.contains("security-credentials/ ") => ("200 OK", "role"),
+                line if line.contains("security-credentials/role") => ("500 Oops", key.as_str()),
+                _ => ("404 Not Found", ""),
+            };
+            if status.starts_with("500") {
+                let _ = told.send(());
+            }
+            let head = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 60\r\nConnection: close";
+            let reply = format!("HTTP/1.1 {status}\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let _ = lines.get_mut().write_all(reply.as_bytes());
+        }
+    });
+    let agent = bare(&home, "http://127.0.0.1:9", "").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url);
+    let agent = agent.env("KEYSIDE_LOG", "trace").start_unready();
+    agent.client().get("/v1/secrets/db").expect_problem(503, "backend_unavailable");
+    was_told.recv().expect("the service was asked for the role's keys");
     agent.stop();
 }

@@ -145,7 +145,10 @@ fn a_step_is_checked_and_started_and_a_wrong_login_is_named_on_real_azure() {
     let agent = home.agent().config(&vault.config(principal)).env("VAULT_LOGIN", "right").start();
     let found =
         home.keyside(["check", "--level", "SECRET_EXISTS", "db.password", "db_1.x"]).with(&agent).end().expect_code(1);
-    assert!(found.text().contains("secret_missing"), "{}", found.text());
+    let said = found.text();
+    assert!(said.contains("secret_missing") && said.contains("letters, digits and `-` alone"), "{said}");
+    let absent = agent.client().secret("db_1").expect_problem(404, "secret_not_found").json();
+    assert!(absent["hint"].as_str().is_some_and(|hint| hint.contains("no secret can be called so")), "{absent}");
     home.keyside(["check", "db.password"]).with(&agent).end().expect_code(0);
     let script = format!("test \"$PASSWORD\" = '{}'", home.canary());
     let file = home.write("script", script);

@@ -147,8 +147,8 @@ async fn find(
         Ok(found) => Ok(found),
         Err(miss) if miss.error == BackendError::NotFound => {
             agent.resolver.list_for_hints().await;
-            let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
-            Err(ApiError::from_miss(&agent.resolver, name, &miss, near))
+            let hint = agent.resolver.hint_for_absence(name, &miss.asked, |candidate| viewer.may_read(candidate));
+            Err(ApiError::from_miss(&agent.resolver, name, &miss, hint))
         }
         Err(miss) => Err(ApiError::from_miss(&agent.resolver, name, &miss, None)),
     }

@@ -181,8 +181,8 @@ fn parse<'a>(asked: &'a ResolveRequest, failures: &mut Failures) -> Vec<(&'a str
 fn add_miss(agent: &Agent, viewer: &Viewer<'_>, failures: &mut Failures, reference: String, name: &str, miss: &Miss) {
     let backends = miss.asked.iter().map(|backend| agent.resolver.sources()[*backend].name.clone()).collect();
     let hint = if miss.error == BackendError::NotFound {
-        let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
-        Some(near.map_or_else(|| LIST_HINT.to_owned(), |near| format!("did you mean `{near}`?")))
+        let hint = agent.resolver.hint_for_absence(name, &miss.asked, |candidate| viewer.may_read(candidate));
+        Some(hint.unwrap_or_else(|| LIST_HINT.to_owned()))
     } else {
         let what = describe(&agent.resolver, name, miss);
         Some(miss.error.hint().map_or_else(|| what.clone(), |hint| format!("{what}; {hint}")))

@@ -97,13 +97,12 @@ impl ApiError {
         Self::new(Code::SecretNotFound, "no such secret, or it is not granted to this peer")
     }
 
-    /// The reply for a secret that was not found, in words that name the back-ends.
-    pub fn from_miss(resolver: &Resolver, name: &str, miss: &Miss, near: Option<String>) -> Self {
+    /// The reply for a secret that was not found, in words that name the back-ends; `hint` is the absence's.
+    pub fn from_miss(resolver: &Resolver, name: &str, miss: &Miss, hint: Option<String>) -> Self {
         let error = Self::new(code_of(&miss.error), describe(resolver, name, miss));
         let error = if miss.error.is_transient() { error.retry() } else { error };
-        let near = near.map(|near| format!("did you mean `{near}`?"));
         let listed = (miss.error == BackendError::NotFound).then(|| LIST_HINT.to_owned());
-        match miss.error.hint().map(str::to_owned).or(near).or(listed) {
+        match miss.error.hint().map(str::to_owned).or(hint).or(listed) {
             Some(hint) => error.hint(hint),
             None => error,
         }

@@ -191,9 +191,9 @@ async fn choose(
         }
         [] => {
             let name = existing.unwrap_or_default();
-            let near = agent.resolver.near_miss(name, |candidate| viewer.may_read(candidate));
+            let hint = agent.resolver.hint_for_absence(name, &writable, |candidate| viewer.may_read(candidate));
             let miss = crate::resolver::Miss { asked: writable.clone(), error: BackendError::NotFound, calls: 0 };
-            Err(ApiError::from_miss(&agent.resolver, name, &miss, near))
+            Err(ApiError::from_miss(&agent.resolver, name, &miss, hint))
         }
         several => Err(ApiError::new(
             Code::Conflict,

@@ -25,6 +25,8 @@ pub mod gcp;
 pub mod http;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(any(feature = "azure", feature = "gcp", feature = "vault"))]
+mod names_elsewhere;
 #[cfg(all(test, feature = "http"))]
 pub mod outages;
 #[cfg(any(feature = "zenml-server", feature = "zenml-sql"))]
@@ -37,7 +39,7 @@ pub mod plugin;
 mod tls_fault;
 #[cfg(feature = "vault")]
 pub mod vault;
-#[cfg(all(test, any(feature = "aws", feature = "vault")))]
+#[cfg(all(test, any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault")))]
 mod zenml_043;
 #[cfg(feature = "zenml-server")]
 pub mod zenml_server;
@@ -264,6 +266,12 @@ pub trait Backend: Send + Sync {
 
     /// Describes every secret we may see, in every scope, without reading any value; order not promised.
     async fn list(&self) -> Result<Vec<Description>, BackendError>;
+
+    /// Says why no secret of this name can be here, whatever anybody writes; `None` where one could be. No call.
+    fn cannot_hold(&self, name: &str) -> Option<&'static str> {
+        let _ = name;
+        None
+    }
 
     /// Tells whether [`stack`](Self::stack) knows ZenML's stacks; constant.
     fn knows_stacks(&self) -> bool {

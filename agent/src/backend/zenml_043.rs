@@ -4,7 +4,10 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use keyside_protocol::value::SecretValues;
 use serde_json::{Value, json};
+
+use super::{BackendError, Opened, ScopeLabel, Scopes};
 
 /// An installed ZenML 0.43.1 that writes with one set of variables.
 pub(super) struct Zenml043 {
@@ -58,6 +61,70 @@ impl Zenml043 {
 /// What a secret of schema `seldon_s3` has that was given nothing, as ZenML's references give it: one is a truth value.
 pub(super) const SELDON: [(&str, &str); 3] =
     [("rclone_config_s3_env_auth", "False"), ("rclone_config_s3_provider", "aws"), ("rclone_config_s3_type", "s3")];
+
+/// What the central store holds after all that its users can do with it.
+pub(super) struct CentralStore {
+    /// The first secret, and the deployment that made it.
+    id: String,
+    deployment: String,
+}
+
+impl CentralStore {
+    /// Has ZenML make, change and delete secrets in a store with these settings.
+    pub(super) fn written(zenml: &Zenml043, store: &Value) -> Self {
+        let (_, values) = values();
+        let order = |what: &str, name: &str, scope: &str, values: Value| json!({ "do": what, "name": name, "scope": scope, "values": values });
+        let answers = zenml.write(
+            store,
+            &[
+                order("create", "db", "workspace", values.clone()),
+                order("create", "db", "user", json!({ "k": "mine" })),
+                order("create", "mine", "user", values),
+                order("create", "bare", "workspace", json!({})),
+                order("create", "changed", "workspace", json!({ "k": "old", "kept": "as it was" })),
+                order("update", "changed", "workspace", json!({ "k": "new" })),
+                order("create", "gone", "workspace", json!({ "k": "v" })),
+                order("delete", "gone", "workspace", json!({})),
+            ],
+        );
+        let text = |key: &str| answers[0][key].as_str().expect("text").to_owned();
+        Self { id: text("id"), deployment: text("deployment") }
+    }
+
+    /// Reads all of it by a back-end of layout `store`.
+    pub(super) async fn check(&self, opened: &Opened) {
+        let (expected, _) = values();
+        let read = async |name: &str, scopes: Scopes| {
+            let secret = opened.reader.fetch(name, scopes).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            (shown(&secret.values), secret.description.scope_label)
+        };
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let (user, workspace) = (Some(ScopeLabel::User), Some(ScopeLabel::Workspace));
+        assert_eq!(read("db", Scopes::PublicFirst).await, (expected.clone(), workspace));
+        assert_eq!(read("db", Scopes::PrivateFirst).await, (owned(&[("k", "mine")]), user));
+        assert_eq!(read("mine", Scopes::PrivateFirst).await, (expected.clone(), user));
+        assert_eq!(read("bare", Scopes::PrivateFirst).await, (Vec::new(), workspace));
+        let changed = owned(&[("k", "new"), ("kept", "as it was")]);
+        assert_eq!(read("changed", Scopes::PrivateFirst).await, (changed, workspace));
+        let gone = opened.reader.fetch("gone", Scopes::PrivateFirst).await;
+        assert_eq!(gone.err(), Some(BackendError::NotFound));
+        let listed = opened.reader.list().await.expect("a list");
+        let mut listed: Vec<_> = listed.iter().map(|one| (one.name.as_str(), one.scope_label)).collect();
+        listed.sort_by_key(|(name, label)| (*name, label.map(ScopeLabel::as_str)));
+        let all = [("bare", workspace), ("changed", workspace), ("db", user), ("db", workspace), ("mine", user)];
+        assert_eq!(listed, all);
+        // By id as well, as a ZenML that has been brought to 0.55 asks for them.
+        let kept = opened.values.as_ref().expect("it holds values").values_of(&self.id, &self.deployment).await;
+        assert_eq!(kept.map(|kept| shown(&kept.values)), Ok(expected));
+    }
+}
+
+fn shown(values: &SecretValues) -> Vec<(String, String)> {
+    let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
+    values.iter().map(|(key, value)| (key.to_owned(), text(value.expose()))).collect()
+}
 
 /// Values as ZenML's users have them, which no reader may change: sorted by key, as text and as JSON.
 pub(super) fn values() -> (Vec<(String, String)>, Value) {

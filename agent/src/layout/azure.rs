@@ -86,6 +86,11 @@ pub fn is_of_store(tags: &Tags, id: &str, deployment: &str) -> bool {
     is("zenml", deployment) && is("zenml_secret_id", id)
 }
 
+/// Tells whether ZenML's secrets store wrote it without a name, as it does since 0.55.
+pub fn is_nameless(tags: &Tags) -> bool {
+    tags.contains_key("zenml") && tags.contains_key("zenml_secret_id") && !tags.contains_key("zenml_secret_name")
+}
+
 /// Ids are written with and without dashes.
 fn same_id(left: &str, right: &str) -> bool {
     let digits = |id: &str| id.bytes().filter(|byte| *byte != b'-').map(|byte| byte.to_ascii_lowercase()).collect();

@@ -167,6 +167,11 @@ impl Source {
         self.capabilities
     }
 
+    /// Says why no secret of this name can be here; `None` where one could be. No call.
+    pub fn cannot_hold(&self, name: &str) -> Option<&'static str> {
+        self.reader.cannot_hold(name)
+    }
+
     /// Tells whether a refusal means absence here.
     pub fn denies_by_absence(&self) -> bool {
         self.denied_means_absent

@@ -150,7 +150,13 @@ impl Calls {
 
     /// Says what failed for the secret `name`, or for no one secret.
     pub(super) fn say(&self, failure: &Failure, action: Action, name: Option<&str>) -> BackendError {
-        failure.say(&self.backend, action, name)
+        match (failure.say(&self.backend, action, name), self.session.profile()) {
+            (BackendError::Identity { what, .. }, Some(profile)) if matches!(failure, Failure::NoLogin(_)) => {
+                let hint = "is it in `~/.aws/config` or `~/.aws/credentials` of the agent's user, with keys, a role or a program?";
+                BackendError::Identity { what: format!("{what} (profile `{profile}`)"), hint: Some(hint.to_owned()) }
+            }
+            (error, _) => error,
+        }
     }
 
     /// Reads one value; `id` is a name in AWS or an ARN, `name` what it is called in messages.

@@ -412,6 +412,11 @@ impl Backend for Aws {
         Capabilities { keys_without_values: false, cheap_list: false }
     }
 
+    fn cannot_hold(&self, name: &str) -> Option<&'static str> {
+        // The central store has the name in a tag, which is no part of the place.
+        (self.layout != Layout::Store && !is_holdable(name)).then_some("AWS takes letters, digits and `/_+=.@-` alone")
+    }
+
     async fn fetch(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {
         let one = self.fetch_many(&[name], scopes).await?;
         one.into_iter().next().unwrap_or(Err(BackendError::NotFound))

@@ -117,6 +117,11 @@ impl Session {
         login.client.get_or_try_init(|| self.make()).await
     }
 
+    /// Returns the profile that is to bring the credentials.
+    pub(super) fn profile(&self) -> Option<&str> {
+        self.profile.as_deref().filter(|_| self.keys.is_none())
+    }
+
     async fn make(&self) -> Result<Client, BackendError> {
         let mut loader = loader(self.transport.clone());
         if let Some(region) = &self.region {
@@ -136,7 +141,7 @@ impl Session {
                 hint: Some(format!("write `region` into [backend.{}], or set AWS_REGION", self.backend)),
             });
         }
-        if let Some(profile) = self.profile.as_ref().filter(|_| self.keys.is_none()) {
+        if let Some(profile) = self.profile() {
             // The library's chain asks the environment first; a profile that is named is the one that is meant.
             let provider = provider_config(config.region().cloned(), self.transport.clone());
             let provider = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(profile).build();

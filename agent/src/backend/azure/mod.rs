@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use self::error::Place;
 use self::transport::lock;
 use self::vault::{Entry, Vault};
+use super::names_elsewhere::NamesElsewhere;
 use super::{Backend, BackendError, Capabilities, Description, Kept, Opened, Scopes, Secret, ValueStore};
 
 /// One vault in one layout.
@@ -34,6 +35,7 @@ struct Azure {
     permits: Arc<Semaphore>,
     vault: Mutex<Option<Arc<Vault>>>,
     listing: tokio::sync::Mutex<Option<Listing>>,
+    names_elsewhere: NamesElsewhere,
     max_value: u64,
 }
 
@@ -62,6 +64,7 @@ pub fn open(settings: &BackendSettings, azure: &AzureSettings, max_value: u64) -
         place,
         vault: Mutex::default(),
         listing: tokio::sync::Mutex::default(),
+        names_elsewhere: NamesElsewhere::default(),
         max_value,
     });
     let values = holds_values.then(|| Arc::clone(&azure) as Arc<dyn ValueStore>);
@@ -112,6 +115,13 @@ impl Backend for Azure {
 
     async fn list(&self) -> Result<Vec<Description>, BackendError> {
         self.list_secrets().await
+    }
+
+    fn cannot_hold(&self, name: &str) -> Option<&'static str> {
+        // The others have the name in a tag, which holds anything.
+        let is_in_place = matches!(self.layout(), Layout::Plain { .. });
+        (is_in_place && self.place_of(name).is_none())
+            .then_some("Key Vault takes letters, digits and `-` alone, 127 characters at most")
     }
 
     async fn close(&self) {

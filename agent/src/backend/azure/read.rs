@@ -84,6 +84,8 @@ impl Azure {
                 let secret = |entry: &Entry| {
                     Some(of_store(layout::store_secret(&entry.name, &entry.tags)?, entry.version.clone()))
                 };
+                let nameless = entries.iter().filter(|entry| layout::is_nameless(&entry.tags)).count();
+                self.names_elsewhere.tell(&self.place.backend, nameless);
                 entries.iter().filter_map(secret).collect()
             }
             Layout::Manager(ManagerScope::None) => {
@@ -207,7 +209,7 @@ impl Azure {
     }
 
     /// Returns where the secret of this name lies, in the layouts that tell; `None` where Key Vault can hold no such name.
-    fn place_of(&self, name: &str) -> Option<String> {
+    pub(super) fn place_of(&self, name: &str) -> Option<String> {
         match self.layout() {
             Layout::Plain { prefix } => Some(format!("{prefix}{name}")).filter(|place| layout::is_place(place)),
             Layout::Manager(scope) => layout::manager_place(scope, name),

@@ -12,7 +12,6 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join_all};
@@ -21,6 +20,7 @@ use keyside_config::settings::{BackendSettings, GcpSettings, Layout, ManagerScop
 use keyside_protocol::value::{SecretValue, SecretValues};
 
 use self::api::{Api, Payload, id_of};
+use super::names_elsewhere::NamesElsewhere;
 use super::{
     Backend, BackendError, Capabilities, Description, Kept, Opened, Scope, Scopes, Secret, ValueStore, fingerprint,
 };
@@ -35,7 +35,7 @@ struct Gcp {
     place: Place,
     max_value: u64,
     /// Whether it was said already that ZenML keeps names elsewhere.
-    told: AtomicBool,
+    names_elsewhere: NamesElsewhere,
 }
 
 /// A layout with what its settings mean here.
@@ -73,7 +73,7 @@ pub fn open(settings: &BackendSettings, project: &GcpSettings, max_value: u64) -
             }
         },
     };
-    let gcp = Arc::new(Gcp { api, place, max_value, told: AtomicBool::new(false) });
+    let gcp = Arc::new(Gcp { api, place, max_value, names_elsewhere: NamesElsewhere::default() });
     let values = matches!(gcp.place, Place::Store).then(|| Arc::clone(&gcp) as Arc<dyn ValueStore>);
     Ok(Opened { reader: gcp, writer: None, values })
 }
@@ -209,13 +209,9 @@ impl Gcp {
 
     async fn list_all(&self) -> Result<Vec<model::Secret>, BackendError> {
         let listed = self.listed(&self.filter()).await?;
-        let nameless = listed.iter().filter(|secret| gcp::is_nameless(&secret.labels)).count();
-        if matches!(self.place, Place::Store) && nameless > 0 && !self.told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                backend = self.api.words.backend,
-                secrets = nameless,
-                "ZenML 0.55 and later keeps the names of these elsewhere: name this back-end as `values` of one of type \"zenml-sql\", or read by way of ZenML's server"
-            );
+        if matches!(self.place, Place::Store) {
+            let nameless = listed.iter().filter(|secret| gcp::is_nameless(&secret.labels)).count();
+            self.names_elsewhere.tell(&self.api.words.backend, nameless);
         }
         Ok(listed)
     }
@@ -332,6 +328,18 @@ fn version_of<'a>(parts: impl Iterator<Item = (&'a str, &'a Payload)>) -> String
 impl Backend for Gcp {
     fn capabilities(&self) -> Capabilities {
         Capabilities { keys_without_values: matches!(self.place, Place::Unscoped), cheap_list: false }
+    }
+
+    fn cannot_hold(&self, name: &str) -> Option<&'static str> {
+        match &self.place {
+            Place::Plain { .. } => self
+                .id_of(name)
+                .is_none()
+                .then_some("Google takes letters, digits, `-` and `_` alone, 255 characters at most"),
+            Place::Scoped(_) | Place::Store | Place::Unscoped => gcp::group_filter(Some(name)).is_none().then_some(
+                "ZenML keeps it in a label, and Google's take lower case letters, digits, `-` and `_` alone, 63 at most",
+            ),
+        }
     }
 
     async fn fetch(&self, name: &str, scopes: Scopes) -> Result<Secret, BackendError> {

@@ -66,7 +66,7 @@ impl Api {
     ///
     /// Errors: `Transient` when no answer came that tells anything, `Identity` when our login fails.
     pub(super) async fn read(&self, path: &[&str]) -> Result<Answer, BackendError> {
-        self.ask(self.url_of(path)).await
+        self.ask(path, self.url_of(path)).await
     }
 
     /// Lists the folder at a path.
@@ -76,10 +76,10 @@ impl Api {
         let mut url = self.url_of(path);
         // The same as the method LIST, which not every proxy lets pass.
         url.set_query(Some("list=true"));
-        self.ask(url).await
+        self.ask(path, url).await
     }
 
-    async fn ask(&self, url: Url) -> Result<Answer, BackendError> {
+    async fn ask(&self, path: &[&str], url: Url) -> Result<Answer, BackendError> {
         let asked = Tick::now();
         let mut token = self.login.token(self).await?;
         loop {
@@ -91,7 +91,7 @@ impl Api {
                 StatusCode::OK => Ok(Answer::Found(reply.body)),
                 StatusCode::NOT_FOUND => Ok(Answer::Missing(missing(&reply))),
                 StatusCode::BAD_REQUEST => Ok(Answer::Unacceptable),
-                StatusCode::FORBIDDEN => match self.login.after_refusal(self, &token, asked).await? {
+                StatusCode::FORBIDDEN => match self.login.after_refusal(self, &token, path, asked).await? {
                     // The refusal was the dead token's.
                     Some(another) => {
                         token = another;

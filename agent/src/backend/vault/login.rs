@@ -111,14 +111,15 @@ impl Login {
         self.log_in(api, asked, &mut gate).await
     }
 
-    /// Decides what a refusal (403) to `token` of a request that began at `asked` was about: `None` when it was about the
-    /// path, another token when it was about the token.
+    /// Decides what a refusal (403) to `token` of a request for `path` that began at `asked` was about: `None` when it was
+    /// about the path, another token when it was about the token.
     ///
     /// Errors: `Identity` when the token is dead and there is no other.
     pub(super) async fn after_refusal(
         &self,
         api: &Api,
         token: &Arc<Token>,
+        path: &[&str],
         asked: Tick,
     ) -> Result<Option<Arc<Token>>, BackendError> {
         if token.lived_since(asked) {
@@ -138,7 +139,10 @@ impl Login {
             return Ok(None);
         }
         if !mute && !token.died_since(asked) {
-            if self.knows(api, token).await? {
+            // A token that was given to us may lack the policy `default` and so the right to ask about itself, and no login
+            // brings another.
+            let is_given = matches!(self.method, How::Token(_));
+            if self.knows(api, token).await? || is_given && self.shows_mount(api, token, path).await? {
                 token.lives(now);
                 return Ok(None);
             }
@@ -151,7 +155,7 @@ impl Login {
                 return Ok(Some(current));
             }
             return Err(api.words.identity(
-                "its token is expired or revoked, or may not even ask about itself (403)",
+                "its token is expired or revoked, or has no right to anything here, and may not even ask about itself (403)",
                 "renew what `token_env`, `token_file` or `token_credential` names; give it the policy `default`",
             ));
         }
@@ -165,8 +169,17 @@ impl Login {
 
     /// Asks the server whether it knows a token.
     async fn knows(&self, api: &Api, token: &Token) -> Result<bool, BackendError> {
-        let request = api.request(Method::GET, api.url_of(&["auth", "token", "lookup-self"]), Some(token));
-        let reply = api.send(request).await?;
+        self.is_answered(api, token, &["auth", "token", "lookup-self"]).await
+    }
+
+    /// Asks the server for the mount of a path, which it shows to every token that has a right to anything in it.
+    async fn shows_mount(&self, api: &Api, token: &Token, path: &[&str]) -> Result<bool, BackendError> {
+        let path = [&["sys", "internal", "ui", "mounts"], path].concat();
+        self.is_answered(api, token, &path).await
+    }
+
+    async fn is_answered(&self, api: &Api, token: &Token, path: &[&str]) -> Result<bool, BackendError> {
+        let reply = api.send(api.request(Method::GET, api.url_of(path), Some(token))).await?;
         match api.words.trouble(reply.status) {
             Some(trouble) => Err(trouble),
             None => Ok(reply.status == StatusCode::OK),

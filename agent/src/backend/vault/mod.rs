@@ -101,6 +101,18 @@ fn check_sizes(backend: &str, name: &str, values: &SecretValues, max_value: u64)
 
 #[async_trait]
 impl Backend for Vault {
+    fn cannot_hold(&self, name: &str) -> Option<&'static str> {
+        match &self.secrets {
+            Secrets::Named(Named { layout: layout @ Layout::Manager(_), .. }) => layout::pieces_of(layout, name)
+                .is_none()
+                .then_some("ZenML's secrets manager takes letters, digits and `_+=.@-` alone"),
+            Secrets::Named(Named { layout, .. }) => layout::pieces_of(layout, name)
+                .is_none()
+                .then_some("it is no path: between two `/` there is something, and neither `.` nor `..`"),
+            Secrets::Store(_) => None,
+        }
+    }
+
     fn capabilities(&self) -> Capabilities {
         let keys_without_values = match &self.secrets {
             Secrets::Named(named) => named.kv.is_versioned(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
+use super::super::names_elsewhere::NamesElsewhere;
 use super::super::{BackendError, Description, Kept, Scope, ScopeLabel, Scopes, Secret};
 use super::kv::{Kv, Look};
 use super::{Limits, check_sizes, unusable};
@@ -29,6 +30,7 @@ pub(super) struct Store {
     index: tokio::sync::Mutex<Index>,
     /// The second mount's refusal has been logged.
     said: AtomicBool,
+    names_elsewhere: NamesElsewhere,
 }
 
 /// Which secrets there are.
@@ -120,13 +122,28 @@ impl Index {
 
 impl Store {
     pub(super) fn new(mounts: Vec<Kv>, limits: Limits) -> Self {
-        Self { mounts, limits, index: tokio::sync::Mutex::default(), said: AtomicBool::new(false) }
+        Self {
+            mounts,
+            limits,
+            index: tokio::sync::Mutex::default(),
+            said: AtomicBool::new(false),
+            names_elsewhere: NamesElsewhere::default(),
+        }
     }
 
     /// Errors: as [`super::super::ValueStore::values_of`].
     pub(super) async fn values_of(&self, id: &str, deployment: &str) -> Result<Kept, BackendError> {
+        let mut refused = None;
         for number in 0..self.mounts.len() {
-            let Some(body) = self.look(number, id).await?.found()? else { continue };
+            let body = match self.look(number, id).await? {
+                // ZenML up to 0.80 keeps nothing in the mount that it was told of: its token needs no right to read there.
+                Look::Denied(error) | Look::Unsupported(error) if number + 1 < self.mounts.len() => {
+                    refused = Some(error);
+                    continue;
+                }
+                look => look.found()?,
+            };
+            let Some(body) = body else { continue };
             let kv = &self.mounts[number];
             let (values, version) = kv.parse_data(&body, |object| {
                 let stored = Stored::parse(object)?;
@@ -142,7 +159,7 @@ impl Store {
                 Err(error) => return Err(unusable(&kv.api.words.backend, id, &error.to_string())),
             }
         }
-        Err(BackendError::NotFound)
+        Err(refused.unwrap_or(BackendError::NotFound))
     }
 
     /// Errors: as [`super::super::Backend::fetch`].
@@ -281,6 +298,8 @@ impl Store {
         if let Some(error) = failure {
             return Err(error);
         }
+        let nameless = index.entries.values().filter(|entry| matches!(entry, Entry::Nameless)).count();
+        self.names_elsewhere.tell(&self.mounts[0].api.words.backend, nameless);
         index.looked = Some(now);
         if everything {
             index.read = Some(now);
@@ -311,8 +330,8 @@ impl Store {
         }))
     }
 
-    /// Reads what lies under an id. What the second mount refuses is not there: most tokens have no right to it, and most
-    /// servers no such mount.
+    /// Reads what lies under an id, in one mount. What the second one refuses is not there: most tokens have no right to it,
+    /// and most servers no such mount.
     async fn look(&self, number: usize, id: &str) -> Result<Look, BackendError> {
         let kv = &self.mounts[number];
         match kv.look("data", &[STORE_FOLDER.to_owned()], &[id]).await {

@@ -3,9 +3,9 @@
 use keyside_config::settings::{Layout, ManagerScope};
 use serde_json::{Value, json};
 
-use super::super::super::zenml_043::{self, Zenml043};
-use super::super::super::{BackendError, ScopeLabel, Scopes};
-use super::{REGION, error, pairs, peer, reader, shown, uuid, values};
+use super::super::super::BackendError;
+use super::super::super::zenml_043::{self, CentralStore, Zenml043};
+use super::{REGION, error, open, pairs, peer, reader, settings, uuid};
 
 fn zenml(moto: &peer::Peer) -> Option<Zenml043> {
     let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
@@ -74,34 +74,6 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_moto() {
 async fn both_scopes_of_zenml_0_43s_own_central_store_are_read_on_real_moto() {
     let Some(moto) = peer::moto(&[]) else { return };
     let Some(zenml) = zenml(&moto) else { return };
-    let (expected, written) = zenml_043::values();
-    let order = |what: &str, name: &str, scope: &str, values: Value| json!({ "do": what, "name": name, "scope": scope, "values": values });
-    let answers = zenml.write(
-        &store(),
-        &[
-            order("create", "db", "workspace", written.clone()),
-            order("create", "db", "user", json!({ "k": "mine" })),
-            order("create", "mine", "user", written),
-            order("create", "changed", "workspace", json!({ "k": "old", "kept": "as it was" })),
-            order("update", "changed", "workspace", json!({ "k": "new" })),
-            order("create", "gone", "workspace", json!({ "k": "v" })),
-            order("delete", "gone", "workspace", json!({})),
-        ],
-    );
-    let backend = reader(&moto.url, Layout::Store);
-    let read = async |name: &str, scopes: Scopes| {
-        let secret = backend.fetch(name, scopes).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        (shown(&secret.values), secret.description.scope_label)
-    };
-    let mine = vec![("k".to_owned(), "mine".to_owned())];
-    assert_eq!(read("db", Scopes::PublicFirst).await, (expected.clone(), Some(ScopeLabel::Workspace)));
-    assert_eq!(read("db", Scopes::PrivateFirst).await, (mine, Some(ScopeLabel::User)));
-    assert_eq!(read("mine", Scopes::PrivateFirst).await, (expected.clone(), Some(ScopeLabel::User)));
-    let changed = [("k", "new"), ("kept", "as it was")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    assert_eq!(pairs(&*backend, "changed").await, changed);
-    assert_eq!(error(&*backend, "gone").await, BackendError::NotFound);
-    // By id as well, as a ZenML that has been brought to 0.55 asks for them.
-    let text = |key: &str| answers[0][key].as_str().expect("text");
-    let kept = values(&moto.url).values_of(text("id"), text("deployment")).await;
-    assert_eq!(shown(&kept.unwrap_or_else(|error| panic!("{error}")).values), expected);
+    let written = CentralStore::written(&zenml, &store());
+    written.check(&open(&settings(&moto.url, Layout::Store))).await;
 }

@@ -344,3 +344,16 @@ async fn opening_asks_nobody() {
     }
     assert_eq!(server.calls(), 0);
 }
+
+#[tokio::test]
+async fn a_name_that_aws_cannot_hold_costs_no_call_and_is_told() {
+    let server = Faulty::start(|_| Answer::Close).await;
+    let backend = reader(&server.url(), plain("app/"));
+    for name in ["a b", "a!", "ключ", "a%2fb"] {
+        assert_eq!(error(&*backend, name).await, BackendError::NotFound, "{name}");
+        assert!(backend.cannot_hold(name).is_some_and(|why| why.contains("alone")), "{name}");
+    }
+    assert_eq!((backend.cannot_hold("a/b_c+d=e.f@g-1"), server.calls()), (None, 0));
+    // There the name is in a tag.
+    assert_eq!(reader(&server.url(), Layout::Store).cannot_hold("a b"), None);
+}

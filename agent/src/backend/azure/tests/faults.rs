@@ -107,6 +107,8 @@ async fn a_name_that_key_vault_cannot_hold_costs_no_call() {
     for name in ["a_b", "a.b", "../deletedsecrets/a", "a/b", "a?b", "ключ", long.as_str()] {
         assert_eq!(error(&opened, name).await, BackendError::NotFound, "{name}");
         assert_eq!(opened.reader.describe(&[name], Scopes::PrivateFirst).await, Ok(vec![None]), "{name}");
+        assert!(opened.reader.cannot_hold(name).is_some_and(|why| why.contains("`-` alone")), "{name}");
     }
+    assert_eq!(opened.reader.cannot_hold("a-b"), None);
     assert_eq!(server.calls(), 0);
 }

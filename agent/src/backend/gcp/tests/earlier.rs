@@ -3,10 +3,10 @@
 use keyside_config::settings::{Layout, ManagerScope};
 use serde_json::{Value, json};
 
-use super::super::super::zenml_043::{self, Zenml043};
-use super::super::super::{BackendError, ScopeLabel, Scopes};
+use super::super::super::BackendError;
+use super::super::super::zenml_043::{self, CentralStore, Zenml043};
 use super::peer::Peer;
-use super::{Options, failure, owned, pairs, shown};
+use super::{Options, failure, owned, pairs};
 
 const COMPONENT: &str = "0a1b2c3d-9999-4000-8000-000000000001";
 
@@ -80,42 +80,6 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_gcp() {
 async fn both_scopes_of_zenml_0_43s_own_central_store_are_read_on_real_gcp() {
     let Some(peer) = Peer::start() else { return };
     let Some(zenml) = zenml(&peer) else { return };
-    let (expected, written) = zenml_043::values();
-    let order = |what: &str, name: &str, scope: &str, values: Value| json!({ "do": what, "name": name, "scope": scope, "values": values });
-    let answers = zenml.write(
-        &store(),
-        &[
-            order("create", "db", "workspace", written.clone()),
-            order("create", "db", "user", json!({ "k": "mine" })),
-            order("create", "mine", "user", written),
-            order("create", "bare", "workspace", json!({})),
-            order("create", "changed", "workspace", json!({ "k": "old", "kept": "as it was" })),
-            order("update", "changed", "workspace", json!({ "k": "new" })),
-            order("create", "gone", "workspace", json!({ "k": "v" })),
-            order("delete", "gone", "workspace", json!({})),
-        ],
-    );
-    let opened = Options::at(&peer.url).layout(Layout::Store).open();
-    let read = async |name: &str, scopes: Scopes| {
-        let secret = opened.reader.fetch(name, scopes).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        (shown(&secret.values), secret.description.scope_label)
-    };
-    let mine = owned(&[("k", "mine")]);
-    assert_eq!(read("db", Scopes::PublicFirst).await, (expected.clone(), Some(ScopeLabel::Workspace)));
-    assert_eq!(read("db", Scopes::PrivateFirst).await, (mine, Some(ScopeLabel::User)));
-    assert_eq!(read("mine", Scopes::PrivateFirst).await, (expected.clone(), Some(ScopeLabel::User)));
-    assert_eq!(pairs(&opened, "bare").await, []);
-    assert_eq!(pairs(&opened, "changed").await, owned(&[("k", "new"), ("kept", "as it was")]));
-    assert_eq!(failure(&opened, "gone").await, BackendError::NotFound);
-    let listed = opened.reader.list().await.expect("a list");
-    let mut listed: Vec<_> =
-        listed.iter().map(|one| (one.name.as_str(), one.scope_label.map(ScopeLabel::as_str))).collect();
-    listed.sort_unstable();
-    let (user, workspace) = (Some("user"), Some("workspace"));
-    let all = [("bare", workspace), ("changed", workspace), ("db", user), ("db", workspace), ("mine", user)];
-    assert_eq!(listed, all);
-    // By id as well, as a ZenML that has been brought to 0.55 asks for them.
-    let text = |key: &str| answers[0][key].as_str().expect("text");
-    let kept = opened.values.as_ref().expect("it holds values").values_of(text("id"), text("deployment")).await;
-    assert_eq!(kept.map(|kept| shown(&kept.values)), Ok(expected));
+    let written = CentralStore::written(&zenml, &store());
+    written.check(&Options::at(&peer.url).layout(Layout::Store).open()).await;
 }

@@ -178,7 +178,9 @@ async fn a_name_that_google_cannot_hold_costs_no_call() {
             assert_eq!(failure(&opened, name).await, BackendError::NotFound, "{name}");
             let described = opened.reader.describe(&[name], Scopes::PrivateFirst).await;
             assert_eq!(described, Ok(vec![None]), "{name}");
+            assert!(opened.reader.cannot_hold(name).is_some_and(|why| why.contains("alone")), "{name}");
         }
+        assert_eq!(opened.reader.cannot_hold("a_b"), None);
     }
     assert_eq!(server.calls(), 0);
 }

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::super::ScopeLabel;
-use super::super::super::zenml_043::{self, Zenml043};
+use super::super::super::zenml_043::{self, CentralStore, Zenml043};
 use super::openbao::OpenBao;
 use super::*;
 
@@ -69,37 +68,8 @@ async fn every_scope_of_zenml_0_43s_own_secrets_manager_is_read_on_real_openbao(
 async fn both_scopes_of_zenml_0_43s_own_central_store_are_read_on_real_openbao() {
     let Some(bao) = OpenBao::start().await else { return };
     let Some(zenml) = zenml(&bao) else { return };
-    let (expected, written) = zenml_043::values();
-    let order = |what: &str, name: &str, scope: &str, values: Value| json!({ "do": what, "name": name, "scope": scope, "values": values });
-    let answers = zenml.write(
-        &store(&bao),
-        &[
-            order("create", "db", "workspace", written.clone()),
-            order("create", "db", "user", json!({ "k": "mine" })),
-            order("create", "mine", "user", written),
-            order("create", "changed", "workspace", json!({ "k": "old", "kept": "as it was" })),
-            order("update", "changed", "workspace", json!({ "k": "new" })),
-            order("create", "gone", "workspace", json!({ "k": "v" })),
-            order("delete", "gone", "workspace", json!({})),
-        ],
-    );
+    let written = CentralStore::written(&zenml, &store(&bao));
     for mount in ["secret", "kv"] {
-        let opened = Options { layout: Layout::Store, mount, ..bao.options() }.open();
-        let backend = opened.reader;
-        let read = async |name: &str, scopes: Scopes| {
-            let secret = backend.fetch(name, scopes).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-            (shown(&secret.values), secret.description.scope_label)
-        };
-        let mine = pairs(&[("k", "mine")]);
-        assert_eq!(read("db", Scopes::PublicFirst).await, (expected.clone(), Some(ScopeLabel::Workspace)));
-        assert_eq!(read("db", Scopes::PrivateFirst).await, (mine, Some(ScopeLabel::User)));
-        assert_eq!(read("mine", Scopes::PrivateFirst).await, (expected.clone(), Some(ScopeLabel::User)));
-        let changed = pairs(&[("k", "new"), ("kept", "as it was")]);
-        assert_eq!(fetch(&*backend, "changed").await.expect("found"), changed);
-        assert_eq!(failure(&*backend, "gone").await, BackendError::NotFound);
-        // By id as well, as a ZenML that has been brought to 0.55 asks for them.
-        let text = |key: &str| answers[0][key].as_str().expect("text");
-        let kept = opened.values.expect("it holds values").values_of(text("id"), text("deployment")).await;
-        assert_eq!(kept.map(|kept| shown(&kept.values)), Ok(expected.clone()));
+        written.check(&Options { layout: Layout::Store, mount, ..bao.options() }.open()).await;
     }
 }

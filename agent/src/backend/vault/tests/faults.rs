@@ -144,7 +144,9 @@ async fn a_name_that_leads_elsewhere_is_absent_without_a_call() {
     let backend = Options { layout: plain("app"), ..Options::at(server.url()) }.reader();
     for name in ["../x", "a/../../x", "a//b", "/a", "a/", ".", ""] {
         assert_eq!(failure(&*backend, name).await, BackendError::NotFound, "{name}");
+        assert!(backend.cannot_hold(name).is_some_and(|why| why.contains("no path")), "{name}");
     }
+    assert_eq!(backend.cannot_hold("a/x"), None);
     assert_eq!(backend.describe(&["../x"], Scopes::PrivateFirst).await, Ok(vec![None]));
     assert_eq!(server.calls(), 0);
     // Encoded once: what is an escape in a name is none in the path.

@@ -1,7 +1,7 @@
 //! Logging in, renewing, and what a dead token costs.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 
@@ -111,6 +111,35 @@ async fn a_token_that_may_not_ask_about_itself_is_replaced_once_and_then_believe
         assert!(matches!(failure(&*backend, "denied").await, BackendError::Denied { .. }));
     }
     assert_eq!(logins.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_given_token_that_may_not_ask_about_itself_is_alive_where_it_is_shown_its_mount() {
+    let dead = Arc::new(AtomicBool::new(false));
+    let revoked = Arc::clone(&dead);
+    let server = Faulty::start(move |request| match request.path() {
+        path if path.ends_with("/lookup-self") || revoked.load(Ordering::SeqCst) => errors(403, "permission denied"),
+        // To every token that has a right to anything in the mount, whatever comes behind its name.
+        path if path.starts_with("/v1/sys/internal/ui/mounts/secret/") => {
+            Reply::json(200, r#"{"data": {"type": "kv", "options": {"version": "2"}}}"#).into()
+        }
+        path if path.contains("/subkeys/") || path.contains("/metadata/") => errors(403, "permission denied"),
+        path if path.contains("/data/denied") => errors(403, "permission denied"),
+        path if path.contains("/data/") => data(r#"{"k": "v"}"#),
+        _ => otherwise(request),
+    })
+    .await;
+    let backend = Options::at(server.url()).reader();
+    let denied = backend.describe(&["db"], Scopes::PrivateFirst).await.expect_err("whoever asks may read instead");
+    assert!(matches!(denied, BackendError::Denied { .. }), "{denied}");
+    assert!(matches!(failure(&*backend, "denied").await, BackendError::Denied { .. }));
+    fetch(&*backend, "db").await.expect("found");
+    dead.store(true, Ordering::SeqCst);
+    let error = failure(&*backend, "db").await;
+    assert!(
+        matches!(error, BackendError::Identity { .. }) && error.to_string().contains("expired or revoked"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ struct Put {
 struct Shelf {
     secrets: Mutex<BTreeMap<(&'static str, &'static str), Put>>,
     denied: Mutex<Vec<&'static str>>,
+    without_first: bool,
     without_second: bool,
 }
 
@@ -45,6 +46,7 @@ impl Shelf {
         let path: Vec<&str> = request.path().split('/').skip(2).collect();
         let secrets = self.secrets.lock().expect("secrets");
         match path.as_slice() {
+            ["kv", ..] if self.without_first => errors(403, "permission denied"),
             ["secret", ..] if self.without_second => errors(403, "permission denied"),
             ["sys", "internal", "ui", "mounts", "secret"] if self.without_second => errors(403, "preflight"),
             [mount, "metadata", "zenml"] => {
@@ -126,6 +128,21 @@ async fn a_second_mount_that_is_closed_to_us_is_left_out() {
     assert_eq!(values_of(&*store, "none", DEPLOYMENT).await, Err(BackendError::NotFound));
     assert_eq!(fetch(&*opened.reader, "db").await, Ok(pairs(&[("k", "v")])));
     assert_eq!(fetch(&*opened.reader, "none").await, Err(BackendError::NotFound));
+}
+
+#[tokio::test]
+async fn a_value_that_zenml_0_80_wrote_needs_no_right_to_the_configured_mount() {
+    let shelf = Shelf { without_first: true, ..Shelf::default() };
+    shelf.put("secret", "id", by_id(r#"{"k": "v"}"#));
+    let (_server, opened) = opened(&Arc::new(shelf)).await;
+    let store = opened.values.expect("it holds values");
+    assert_eq!(values_of(&*store, "id", DEPLOYMENT).await, Ok(pairs(&[("k", "v")])));
+    let error =
+        values_of(&*store, "none", DEPLOYMENT).await.expect_err("no absence: it may lie in the mount that is closed");
+    assert!(
+        matches!(&error, BackendError::Denied { .. }) && error.to_string().contains("`kv/data/zenml/none`"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
