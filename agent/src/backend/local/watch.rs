@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -31,12 +33,8 @@ const MOST_UNQUIET: usize = 20;
 /// Looks out for changes until dropped.
 pub(super) struct Watch {
     changes: watch::Receiver<u64>,
-    wake: SyncSender<Wake>,
-}
-
-enum Wake {
-    Event,
-    Stop,
+    stopped: Arc<AtomicBool>,
+    wake: SyncSender<()>,
 }
 
 /// What is at the path; an error has its number, 0 for none.
@@ -48,11 +46,21 @@ impl Watch {
         let (sender, changes) = watch::channel(0);
         // One event waiting says as much as a thousand.
         let (wake, woken) = sync_channel(1);
+        let stopped = Arc::new(AtomicBool::new(false));
         let events = wake.clone();
         let first = sight(&place.path);
-        let lookout = Lookout { place, woken, events, watcher: None, watched: BTreeMap::new(), said: false, sender };
+        let lookout = Lookout {
+            place,
+            stopped: Arc::clone(&stopped),
+            woken,
+            events,
+            watcher: None,
+            watched: BTreeMap::new(),
+            said: false,
+            sender,
+        };
         std::thread::Builder::new().name("local-watch".to_owned()).spawn(move || lookout.run(first))?;
-        Ok(Self { changes, wake })
+        Ok(Self { changes, stopped, wake })
     }
 
     /// The number of changes noticed.
@@ -63,15 +71,17 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Full means that it is awake already, and finds nobody listening.
-        let _ = self.wake.try_send(Wake::Stop);
+        self.stopped.store(true, Ordering::Release);
+        // Full means that it is awake already, and looks for this before it sleeps again.
+        let _ = self.wake.try_send(());
     }
 }
 
 struct Lookout {
     place: Place,
-    woken: Receiver<Wake>,
-    events: SyncSender<Wake>,
+    stopped: Arc<AtomicBool>,
+    woken: Receiver<()>,
+    events: SyncSender<()>,
     watcher: Option<INotifyWatcher>,
     /// The directories under watch, each by device and inode.
     watched: BTreeMap<PathBuf, (u64, u64)>,
@@ -84,8 +94,7 @@ impl Lookout {
     fn run(mut self, first: Sight) {
         let mut known = first;
         self.watch_directories();
-        // Whoever wants to hear of changes has a receiver of ours; `Watch` keeps one too.
-        while self.sender.receiver_count() > 0 {
+        while !self.stopped.load(Ordering::Acquire) {
             let now = sight(&self.place.path);
             if now != known {
                 known = self.settled(now);
@@ -96,8 +105,8 @@ impl Lookout {
             }
             match self.woken.recv_timeout(LOOK_INTERVAL) {
                 // Events come in swarms: one look for all of them.
-                Ok(Wake::Event) => std::thread::sleep(QUIET),
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(()) => std::thread::sleep(QUIET),
+                Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.watch_directories(),
             }
         }
@@ -161,7 +170,7 @@ impl Lookout {
                 if event.is_ok_and(|event| is_no_change(&event.kind)) {
                     return;
                 }
-                match events.try_send(Wake::Event) {
+                match events.try_send(()) {
                     // Nobody is there any more, or will look anyway.
                     Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
                 }
