@@ -607,12 +607,13 @@ impl Resolver {
 }
 
 fn open_source(configured: &BackendSettings, settings: &Settings) -> Result<Source, (String, BackendError)> {
-    let opened = backend::open(configured, settings.limits.value).map_err(|error| (configured.name.clone(), error))?;
+    let opened = backend::open_of(settings, configured).map_err(|error| (configured.name.clone(), error))?;
     let options = SourceOptions {
         name: configured.name.clone(),
         kind: configured.kind.type_name(),
         required: configured.required,
         denied_means_absent: configured.denied_means_absent,
+        found_in_zenml: settings.found_in_zenml,
         timeout: configured.timeout,
         parallelism: configured.parallelism,
     };

@@ -83,7 +83,8 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
     }
     let mut manager = None;
     let attached = backend::attached(&written);
-    let (backends, names) = if report.has_entry_of("backend") {
+    let found_in_zenml = !report.has_entry_of("backend");
+    let (backends, names) = if !found_in_zenml {
         let backends = backend::all(&written, &request.environment, &mut report);
         let names = written.backend.keys().filter(|name| !attached.contains(&name.as_str())).cloned();
         (backends, names.collect())
@@ -114,6 +115,7 @@ pub fn load(request: &LoadRequest) -> Result<Settings, ConfigError> {
         cache: meaning::cache(&written.cache),
         backends,
         manager,
+        found_in_zenml,
         grants: meaning::grants(&written, &mut report),
         limits: meaning::limits(&written.limits),
         metrics: meaning::metrics(&written.metrics),

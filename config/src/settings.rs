@@ -19,6 +19,8 @@ pub struct Settings {
     pub backends: Vec<BackendSettings>,
     /// A back-end more that only the store itself can tell of; `None` where back-ends are configured.
     pub manager: Option<ManagerSearch>,
+    /// Whether the back-ends were found by ZenML's own settings: there are no `[backend.*]` then.
+    pub found_in_zenml: bool,
     /// `[grant.*]`; empty means that the agent's own uid may read everything and nobody else anything.
     pub grants: Vec<GrantSettings>,
     /// `[limits]`.

@@ -210,6 +210,29 @@ impl BackendError {
         }
     }
 
+    /// Says of a back-end that was found, not configured, where its settings are: a hint that names a table or a key of one
+    /// cannot be followed.
+    #[must_use]
+    pub fn of_found(mut self) -> Self {
+        const WHERE: &str = "its settings are ZenML's own here, `ZENML_STORE_*` and `ZENML_SECRETS_STORE_*`: \
+                             docs/configuration.md has a table, under \"No back-end configured\"";
+        let (Self::Denied { hint, .. }
+        | Self::Transient { hint, .. }
+        | Self::Identity { hint, .. }
+        | Self::Unlisted { hint, .. }
+        | Self::Unusable { hint, .. }) = &mut self
+        else {
+            return self;
+        };
+        let names_keys =
+            |hint: &String| ["[backend.", "_env`", "_file`", "`ssl_"].iter().any(|word| hint.contains(word));
+        if let Some(hint) = hint.as_mut().filter(|hint| names_keys(hint)) {
+            hint.push_str("; ");
+            hint.push_str(WHERE);
+        }
+        self
+    }
+
     /// Returns the advice, if any.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -441,8 +464,14 @@ pub fn open(settings: &BackendSettings, max_value: u64) -> Result<Opened, Backen
 /// Opens every back-end of a configuration and closes it again; no call is made. Returns what an agent would refuse to
 /// start with.
 pub fn refusals(settings: &Settings) -> Vec<BackendError> {
-    let refusal = |backend| open(backend, settings.limits.value).err();
+    let refusal = |backend| open_of(settings, backend).err();
     settings.backends.iter().filter_map(refusal).collect()
+}
+
+/// Opens a back-end of these settings. Errors: as [`open`].
+pub(crate) fn open_of(settings: &Settings, backend: &BackendSettings) -> Result<Opened, BackendError> {
+    let opened = open(backend, settings.limits.value);
+    opened.map_err(|error| if settings.found_in_zenml { error.of_found() } else { error })
 }
 
 fn not_built(settings: &BackendSettings, _max_value: u64) -> BackendError {

@@ -29,6 +29,7 @@ pub struct Source {
     pub writer: Option<Arc<dyn WriteBackend>>,
     pub(super) capabilities: Capabilities,
     pub(super) denied_means_absent: bool,
+    found_in_zenml: bool,
     timeout: Duration,
     pub(super) permits: Semaphore,
     breaker: Mutex<Breaker>,
@@ -129,6 +130,8 @@ pub struct SourceOptions {
     pub required: bool,
     /// A refusal means absence.
     pub denied_means_absent: bool,
+    /// It was found by ZenML's own settings: it has no table that a hint could speak of.
+    pub found_in_zenml: bool,
     /// How long one call may take.
     pub timeout: Duration,
     /// Calls at the same time.
@@ -148,6 +151,7 @@ impl Source {
             writer: opened.writer,
             capabilities,
             denied_means_absent: options.denied_means_absent,
+            found_in_zenml: options.found_in_zenml,
             timeout: options.timeout,
             permits: Semaphore::new(options.parallelism.max(1)),
             breaker: Mutex::default(),
@@ -269,6 +273,7 @@ impl Source {
         let outcome = tokio::time::timeout(self.timeout, outcome)
             .await
             .unwrap_or_else(|_| Err(did_not_answer(&self.name, &format!("did not answer within {:?}", self.timeout))));
+        let outcome = outcome.map_err(|error| if self.found_in_zenml { error.of_found() } else { error });
         self.durations.observe(Tick::now().since(began));
         self.failed(outcome.as_ref().err().and_then(failure_class));
         trial.ended(outcome.as_ref().err());

@@ -23,6 +23,7 @@ pub(crate) fn options(name: &str) -> SourceOptions {
         kind: "fake",
         required: true,
         denied_means_absent: false,
+        found_in_zenml: false,
         timeout: Duration::from_secs(8),
         parallelism: 8,
     }
@@ -304,4 +305,21 @@ async fn a_wrong_key_shows_in_the_state_although_listings_work() {
 async fn instance_ids_differ() {
     let ids: BTreeSet<_> = (0..10).map(|_| resolver(&[]).instance().to_owned()).collect();
     assert_eq!(ids.len(), 10);
+}
+
+#[tokio::test]
+async fn a_hint_about_a_back_end_that_was_found_says_where_its_settings_are() {
+    let store = Arc::new(FakeBackend::new());
+    let wrong = |hint: &str| BackendError::Identity { what: "no login".into(), hint: Some(hint.into()) };
+    let found = resolver_of(vec![(SourceOptions { found_in_zenml: true, ..options("store") }, Arc::clone(&store))]);
+    let configured = resolver(&[("store", &store)]);
+    for (hint, is_told) in
+        [("set `ca_file` in [backend.store]", true), ("look at `token_env`", true), ("is it up?", false)]
+    {
+        store.fail_always(wrong(hint));
+        let said = value(&found, "db", "user").await.expect_err("it fails");
+        let said = said.hint().expect("a hint");
+        assert!(said.starts_with(hint) && said.contains("ZENML_STORE_") == is_told, "{said}");
+        assert_eq!(value(&configured, "db", "user").await, Err(wrong(hint)));
+    }
 }
