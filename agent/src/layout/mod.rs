@@ -10,7 +10,14 @@ pub mod gcp;
 pub mod local;
 #[cfg(any(feature = "zenml-sql", feature = "aws", feature = "azure", feature = "gcp"))]
 pub(crate) mod pairs;
-#[cfg(any(feature = "zenml-server", feature = "zenml-sql", feature = "aws", feature = "azure", feature = "gcp"))]
+#[cfg(any(
+    feature = "zenml-server",
+    feature = "zenml-sql",
+    feature = "aws",
+    feature = "azure",
+    feature = "gcp",
+    feature = "vault"
+))]
 mod text;
 #[cfg(feature = "vault")]
 pub mod vault;

@@ -27,8 +27,7 @@ pub(crate) fn strings(text: &[u8]) -> Result<SecretValues, PairsError> {
     object::<Text>(text)
 }
 
-/// Reads what a secrets manager of ZenML wrote, some of whose schemas have more than texts: as [`strings`], but a truth
-/// value and a number are what ZenML makes of them (`str()`): `True`, `False`, `12`.
+/// Reads what a secrets manager of ZenML wrote: as [`strings`], but with values that `text::managed` takes.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 pub(crate) fn managed(text: &[u8]) -> Result<SecretValues, PairsError> {
     object::<Managed>(text)
@@ -94,7 +93,7 @@ impl Member<'_> for Text {
     }
 }
 
-/// A string, or what Python's `str()` makes of a truth value or a number.
+/// What `text::managed` takes.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 struct Managed(Option<SecretValue>);
 
@@ -108,16 +107,9 @@ impl Member<'_> for Managed {
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", test))]
 impl<'de> Deserialize<'de> for Managed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?.get();
-        let text = match raw {
-            "true" => "True",
-            "false" => "False",
-            // Python writes a number as `str()` shows it.
-            number if number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => number,
-            // The parser's message is dropped by the caller, too.
-            _ => return serde_json::from_str::<Text>(raw).map(|text| Self(text.0)).map_err(serde::de::Error::custom),
-        };
-        Ok(Self(Some(SecretValue::copy_of(text.as_bytes()))))
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        // The parser's message is dropped by the caller, too.
+        super::text::managed(raw).map(Self).map_err(serde::de::Error::custom)
     }
 }
 

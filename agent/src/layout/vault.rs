@@ -17,6 +17,8 @@ use keyside_protocol::value::{SecretValue, SecretValues};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::text;
+
 /// Where ZenML's secrets store keeps its secrets below a mount, by id.
 pub const STORE_FOLDER: &str = "zenml";
 
@@ -143,21 +145,15 @@ pub fn plain(object: &Object<'_>) -> SecretValues {
 }
 
 /// Returns the pairs of a secret that a secrets manager wrote. Its schema's name is no pair, nor is a `null`, which ZenML
-/// drops; truth values and numbers are what ZenML makes of them (`str()`): `True`, `False`, `12`.
+/// drops.
 pub fn manager(object: &Object<'_>) -> Result<SecretValues, DecodeError> {
     object.get(SCHEMA_NAME).ok_or(DecodeError::Foreign)?;
     let mut values = SecretValues::new();
     for (key, raw) in object.0.iter().filter(|(key, _)| key != SCHEMA_NAME) {
-        let value = match raw.get() {
-            "null" => continue,
-            "true" => SecretValue::copy_of(b"True"),
-            "false" => SecretValue::copy_of(b"False"),
-            number if number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
-                SecretValue::copy_of(number.as_bytes())
-            }
-            _ => text_of(raw).ok_or_else(|| DecodeError::NotText(key.clone()))?,
-        };
-        values.insert(key.clone(), value);
+        let value = text::managed(raw).map_err(|_| DecodeError::NotText(key.clone()))?;
+        if let Some(value) = value {
+            values.insert(key.clone(), value);
+        }
     }
     Ok(values)
 }

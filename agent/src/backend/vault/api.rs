@@ -66,20 +66,20 @@ impl Api {
     ///
     /// Errors: `Transient` when no answer came that tells anything, `Identity` when our login fails.
     pub(super) async fn read(&self, path: &[&str]) -> Result<Answer, BackendError> {
-        self.ask(path, self.url_of(path)).await
+        self.ask(path, None).await
     }
 
     /// Lists the folder at a path.
     ///
     /// Errors: as [`read`](Self::read).
     pub(super) async fn list(&self, path: &[&str]) -> Result<Answer, BackendError> {
-        let mut url = self.url_of(path);
         // The same as the method LIST, which not every proxy lets pass.
-        url.set_query(Some("list=true"));
-        self.ask(path, url).await
+        self.ask(path, Some("list=true")).await
     }
 
-    async fn ask(&self, path: &[&str], url: Url) -> Result<Answer, BackendError> {
+    async fn ask(&self, path: &[&str], query: Option<&str>) -> Result<Answer, BackendError> {
+        let mut url = self.url_of(path);
+        url.set_query(query);
         let asked = Tick::now();
         let mut token = self.login.token(self).await?;
         loop {

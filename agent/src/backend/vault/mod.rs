@@ -102,15 +102,11 @@ fn check_sizes(backend: &str, name: &str, values: &SecretValues, max_value: u64)
 #[async_trait]
 impl Backend for Vault {
     fn cannot_hold(&self, name: &str) -> Option<&'static str> {
-        match &self.secrets {
-            Secrets::Named(Named { layout: layout @ Layout::Manager(_), .. }) => layout::pieces_of(layout, name)
-                .is_none()
-                .then_some("ZenML's secrets manager takes letters, digits and `_+=.@-` alone"),
-            Secrets::Named(Named { layout, .. }) => layout::pieces_of(layout, name)
-                .is_none()
-                .then_some("it is no path: between two `/` there is something, and neither `.` nor `..`"),
-            Secrets::Store(_) => None,
-        }
+        let Secrets::Named(Named { layout, .. }) = &self.secrets else { return None };
+        layout::pieces_of(layout, name).is_none().then_some(match layout {
+            Layout::Manager(_) => "ZenML's secrets manager takes letters, digits and `_+=.@-` alone",
+            _ => "it is no path: between two `/` there is something, and neither `.` nor `..`",
+        })
     }
 
     fn capabilities(&self) -> Capabilities {
